@@ -1,0 +1,1 @@
+//! A blocking iSCSI initiator for tests, the demo and benchmarks.

@@ -1,0 +1,1 @@
+//! One reactor per core: completion-based network and disk I/O.

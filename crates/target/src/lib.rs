@@ -1,0 +1,1 @@
+//! Logical units: commands, the gate, unit attentions, task management.

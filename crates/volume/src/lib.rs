@@ -1,0 +1,3 @@
+//! Pools, devices, layouts, translation and private regions.
+
+pub mod block_device;
