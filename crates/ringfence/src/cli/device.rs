@@ -1,0 +1,141 @@
+//! `ringfence device ...`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{fields, names, table};
+use super::{Context, pick};
+use crate::control::model::Device;
+use crate::control::protocol::Request;
+use crate::failure::Failure;
+use crate::names::object_name;
+use crate::size::{HumanSize, parse_size_not_zero};
+
+/// The commands on devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Take a file or block device into the pool; everything on it is lost
+    Add(AddArgs),
+    /// List the devices of the pool
+    List,
+    /// Show a device and who uses it
+    Show(NameArgs),
+    /// Take an unused device out of the pool
+    Remove(NameArgs),
+}
+
+/// `device add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ringfence device add disk1 /srv/ringfence/disk1.img --size 100G    a new sparse file
+  ringfence device add disk2 /dev/disk/by-id/nvme-XYZ --direct       a whole disk, round the page cache
+
+The device gets a label and a copy of the pool's configuration, and is opened again at every start.
+Name block devices by /dev/disk/by-id/..., which does not change from boot to boot.")]
+pub struct AddArgs {
+    /// A name for it: letters, digits, '-', '_', '.'
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// The file or block device
+    pub path: PathBuf,
+    /// Create PATH as a sparse file of this size first (K, M, G, T count in 1024s, KB, MB, ... in 1000s)
+    #[arg(long, value_parser = parse_size_not_zero)]
+    pub size: Option<u64>,
+    /// Go round the page cache (O_DIRECT); by default the page cache is used, and flushed when a guest asks for it
+    #[arg(long)]
+    pub direct: bool,
+}
+
+/// A device by its name.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// The device's name
+    #[arg(value_parser = object_name)]
+    pub name: String,
+}
+
+/// Carries a device command out.
+pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
+    match command {
+        DeviceCommand::Add(args) => {
+            let path = std::path::absolute(&args.path).map_err(|error| {
+                Failure::usage(format!(
+                    "the path {} cannot be used: {error}",
+                    args.path.display()
+                ))
+            })?;
+            let request = Request::DeviceAdd {
+                name: args.name,
+                path,
+                size_bytes: args.size,
+                direct: args.direct,
+            };
+            let device = context.ask_for(request, pick!(Answer::Device))?;
+            context.output.show(&device, |device| {
+                format!(
+                    "device {} added: {} free for volumes",
+                    device.name,
+                    HumanSize(device.free_bytes)
+                )
+            })
+        }
+        DeviceCommand::List => {
+            let devices = context.ask_for(Request::DeviceList, pick!(Answer::Devices))?;
+            context.output.show(&devices, |devices| list(devices))
+        }
+        DeviceCommand::Show(NameArgs { name }) => {
+            let device = context.ask_for(Request::DeviceShow { name }, pick!(Answer::Device))?;
+            context.output.show(&device, describe)
+        }
+        DeviceCommand::Remove(NameArgs { name }) => {
+            context.tell(Request::DeviceRemove { name: name.clone() })?;
+            context.output.show(&json!({ "removed": name }), |_| {
+                format!("device {name} removed")
+            })
+        }
+    }
+}
+
+fn list(devices: &[Device]) -> String {
+    if devices.is_empty() {
+        return "no devices; add one with: ringfence device add NAME PATH --size SIZE".to_owned();
+    }
+    let rows = devices.iter().map(|device| {
+        vec![
+            device.name.clone(),
+            device.state.clone(),
+            HumanSize(device.size_bytes).to_string(),
+            HumanSize(device.used_bytes).to_string(),
+            HumanSize(device.free_bytes).to_string(),
+            device.volumes.len().to_string(),
+            device.path.display().to_string(),
+        ]
+    });
+    table(
+        &["NAME", "STATE", "SIZE", "USED", "FREE", "VOLUMES", "PATH"],
+        &[2, 3, 4, 5],
+        rows,
+    )
+}
+
+fn describe(device: &Device) -> String {
+    let cache = if device.direct {
+        "none (O_DIRECT)"
+    } else {
+        "page cache"
+    };
+    fields(&[
+        ("Name", device.name.clone()),
+        ("Path", device.path.display().to_string()),
+        ("UUID", device.uuid.clone()),
+        ("State", device.state.clone()),
+        ("Size", HumanSize(device.size_bytes).to_string()),
+        ("Used", HumanSize(device.used_bytes).to_string()),
+        ("Free", HumanSize(device.free_bytes).to_string()),
+        ("Cache", cache.to_owned()),
+        ("Volumes", names(&device.volumes)),
+        ("Keys of", names(&device.keys_of)),
+    ])
+}

@@ -1,0 +1,77 @@
+//! `ringfence keys`.
+
+use clap::Args;
+
+use super::output::{fields, table};
+use super::{Context, pick};
+use crate::control::model::Keys;
+use crate::control::protocol::Request;
+use crate::failure::Failure;
+use crate::names::object_name;
+
+/// `keys`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is shown is read back from the devices, not from memory: it is what a restart would find."
+)]
+pub struct KeysArgs {
+    /// The volume's name
+    #[arg(value_parser = object_name)]
+    pub volume: String,
+}
+
+/// Carries `keys` out.
+pub fn run(context: &Context, args: KeysArgs) -> Result<(), Failure> {
+    let request = Request::Keys {
+        volume: args.volume,
+    };
+    let keys = context.ask_for(request, pick!(Answer::Keys))?;
+    context.output.show(&keys, describe)
+}
+
+/// A private region in words, as `keys` and the demo show it.
+pub fn describe(keys: &Keys) -> String {
+    let reservation = match &keys.reservation {
+        None => "none".to_owned(),
+        Some(reservation) => match &reservation.holder {
+            Some(holder) => format!(
+                "{}, held by {holder} with key {}",
+                reservation.kind, reservation.key
+            ),
+            None => format!("{}, held by every registrant", reservation.kind),
+        },
+    };
+    let head = fields(&[
+        ("Volume", keys.volume.clone()),
+        ("Generation", keys.generation.to_string()),
+        ("Reservation", reservation),
+    ]);
+    let registrations = if keys.registrations.is_empty() {
+        "no registrations".to_owned()
+    } else {
+        let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+        let rows = keys.registrations.iter().map(|registration| {
+            vec![
+                registration.key.clone(),
+                registration.initiator.clone(),
+                registration.isid.clone(),
+                registration.target_port.to_string(),
+                yes(registration.aptpl),
+                yes(registration.holder),
+            ]
+        });
+        table(
+            &["KEY", "INITIATOR", "ISID", "PORT", "APTPL", "HOLDER"],
+            &[3],
+            rows,
+        )
+    };
+    let replicas = keys.replicas.iter().map(|replica| {
+        let sequence = replica.sequence.map_or("-".to_owned(), |s| s.to_string());
+        vec![replica.device.clone(), replica.state.clone(), sequence]
+    });
+    format!(
+        "{head}\n\n{registrations}\n\n{}",
+        table(&["REPLICA ON", "STATE", "SEQUENCE"], &[2], replicas)
+    )
+}

@@ -1,0 +1,170 @@
+//! The command line: what it accepts, and how results and failures are shown.
+
+pub mod device;
+pub mod events;
+pub mod grant;
+pub mod keys;
+pub mod output;
+pub mod session;
+pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod volume;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::client::{Client, unexpected};
+use crate::control::protocol::{Answer, Request};
+use crate::failure::Failure;
+use output::Output;
+
+/// The state directory when none is named.
+pub const DEFAULT_STATE: &str = "/var/lib/ringfence";
+
+/// Shared virtual disks for clusters of virtual machines, with I/O fencing that can be trusted.
+///
+/// ringfence exports volumes over iSCSI. A volume lies on files or block devices (the pool) and keeps the SCSI-3
+/// persistent reservations of its users in a private region beside the data, so that a fenced machine stays
+/// fenced through crashes and restarts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringfence",
+    version,
+    propagate_version = false,
+    max_term_width = 110,
+    after_help = "First steps:
+  ringfence demo                                    see it work, in 20 seconds
+  ringfence serve &                                 start the daemon (or: systemctl start ringfence)
+  ringfence device add disk1 /srv/disk1.img --size 100G
+  ringfence volume create shared --size 20G
+  ringfence grant shared iqn.2026-11.com.example:vm1 rw
+  ringfence keys shared                             who is registered, who holds the reservation
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 race lost, 4 no daemon, 5 no such object,
+6 refused as things stand (in use, exists, no space), 7 state or device belongs to another daemon."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command, accepted anywhere.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// Print JSON instead of tables (the schemas are stable); failures too, on stderr
+    #[arg(long, global = true, display_order = 900)]
+    pub json: bool,
+    /// Directory of the daemon's state: lock, control socket, event log
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "RINGFENCE_STATE",
+        hide_env_values = true,
+        default_value = DEFAULT_STATE,
+        display_order = 901
+    )]
+    pub state: PathBuf,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what the running daemon serves, and where
+    Status,
+    /// The devices that volumes lie on
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Virtual disks
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Say what an initiator may do with a volume
+    Grant(grant::GrantArgs),
+    /// List what initiators may do with a volume
+    Grants(grant::GrantsArgs),
+    /// Show registrations and reservation of a volume, read back from its private region
+    Keys(keys::KeysArgs),
+    /// iSCSI sessions
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// The audit trail: who registered, reserved, preempted, was fenced, and by whom
+    Events(events::EventsArgs),
+}
+
+/// What every command needs.
+pub struct Context {
+    /// The state directory, absolute.
+    pub state: PathBuf,
+    /// Where results go.
+    pub output: Output,
+}
+
+impl Context {
+    /// Asks the daemon.
+    pub fn ask(&self, request: Request) -> Result<Answer, Failure> {
+        Client::connect(&self.state)?.ask(request)
+    }
+
+    /// Asks the daemon and takes the answer of the kind that `pick` knows.
+    pub fn ask_for<T>(
+        &self,
+        request: Request,
+        pick: impl FnOnce(Answer) -> Result<T, Box<Answer>>,
+    ) -> Result<T, Failure> {
+        pick(self.ask(request)?).map_err(|answer| unexpected(&answer))
+    }
+
+    /// Asks the daemon for something that has no result.
+    pub fn tell(&self, request: Request) -> Result<(), Failure> {
+        self.ask_for(request, pick!(Answer::Done))
+    }
+}
+
+/// Takes one variant of [`Answer`] apart, for [`Context::ask_for`].
+macro_rules! pick {
+    (Answer::Done) => {
+        |answer| match answer {
+            $crate::control::protocol::Answer::Done => Ok(()),
+            other => Err(Box::new(other)),
+        }
+    };
+    (Answer::$variant:ident) => {
+        |answer| match answer {
+            $crate::control::protocol::Answer::$variant(inner) => Ok(inner),
+            other => Err(Box::new(other)),
+        }
+    };
+}
+pub(crate) use pick;
+
+/// Carries a parsed command line out. Results are on stdout when it returns.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let state = std::path::absolute(&cli.global.state).map_err(|error| {
+        Failure::usage(format!(
+            "the state directory {} cannot be used: {error}",
+            cli.global.state.display()
+        ))
+    })?;
+    let context = Context {
+        state,
+        output: Output {
+            json: cli.global.json,
+        },
+    };
+    match cli.command {
+        Command::Status => status::run(&context),
+        Command::Device(command) => device::run(&context, command),
+        Command::Volume(command) => volume::run(&context, command),
+        Command::Grant(args) => grant::run(&context, args),
+        Command::Grants(args) => grant::list(&context, args),
+        Command::Keys(args) => keys::run(&context, args),
+        Command::Session(command) => session::run(&context, command),
+        Command::Events(args) => events::run(&context, &args),
+    }
+}

@@ -1,0 +1,10 @@
+//! The ringfence binary as a library, so that its parts can be tested: command line, control socket, event log,
+//! daemon and demo.
+
+pub mod cli;
+pub mod control;
+pub mod events;
+pub mod failure;
+pub mod names;
+pub mod size;
+pub mod time;
