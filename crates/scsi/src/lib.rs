@@ -1,1 +1,26 @@
-//! SPC-4 and SBC-3 wire forms: CDBs, parameter data, sense, VPD, mode pages, TransportIDs.
+//! SPC-4, SBC-3 and SAM-5 wire forms: CDBs, sense, parameter data, mode and VPD pages, TransportIDs.
+//!
+//! The crate does no I/O and holds no state. Everything here turns bytes into values or values into bytes, in both
+//! directions, so that the target and the initiator share one description of each form.
+//!
+//! * Bytes from the other end are never trusted: a parser returns an error that converts to the exact [`sense::Sense`]
+//!   (target side) or a [`ParseError`] (initiator side). It never panics, whatever the bytes.
+//! * Building is total: a value that can be built has a wire form. Lists that would overflow their length field are
+//!   bounded by the types or documented at the function.
+//! * Names, units and clause numbers are those of SPC-4 (r37), SBC-3 (r36) and SAM-5.
+
+#![forbid(unsafe_code)]
+
+pub mod cdb;
+mod error;
+pub mod sam;
+pub mod sense;
+pub mod status;
+pub mod unit_attention;
+mod wire;
+
+pub use cdb::Cdb;
+pub use error::{ParameterListError, ParseError};
+pub use sense::Sense;
+pub use status::Status;
+pub use wire::truncated;
