@@ -1,0 +1,323 @@
+//! The kinds of events and their fields: the schema of the audit trail.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Actor, Operator, Party};
+
+/// What happened. `by` is who made it happen; it is null where that is the daemon itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum What {
+    /// The daemon is ready.
+    DaemonStarted {
+        /// Its build.
+        version: String,
+        /// Its process.
+        pid: u32,
+        /// The bound portals.
+        portals: Vec<String>,
+    },
+    /// The daemon stops.
+    DaemonStopped {
+        /// Why.
+        reason: String,
+    },
+    /// A device joined the pool.
+    DeviceAdded {
+        /// Its name.
+        device: String,
+        /// Where it is.
+        path: String,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A device left the pool.
+    DeviceRemoved {
+        /// Its name.
+        device: String,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A device of the pool could not be opened.
+    DeviceNotOpened {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A volume was made.
+    VolumeCreated {
+        /// Its name.
+        volume: String,
+        /// Its LUN.
+        lun: u16,
+        /// Capacity.
+        size_bytes: u64,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A volume was deleted.
+    VolumeDeleted {
+        /// Its name.
+        volume: String,
+        /// Over the objection that it was in use.
+        forced: bool,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A volume is larger than before.
+    VolumeGrown {
+        /// Its name.
+        volume: String,
+        /// Capacity now.
+        size_bytes: u64,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A volume is not served: its private region or a device of it cannot be trusted.
+    VolumeNotServed {
+        /// Its name.
+        volume: String,
+        /// Why.
+        reason: String,
+    },
+    /// What an initiator may do has changed; for less, its I/O has drained.
+    GrantChanged {
+        /// The volume.
+        volume: String,
+        /// iSCSI name, or `*`.
+        initiator: String,
+        /// `rw`, `ro` or `none`.
+        access: String,
+        /// Who asked.
+        by: Operator,
+    },
+    /// An initiator logged in.
+    SessionStarted {
+        /// Identity of the session.
+        session: u64,
+        /// Who.
+        party: Party,
+        /// The portal's address.
+        portal: String,
+    },
+    /// A session is over.
+    SessionEnded {
+        /// Identity of the session.
+        session: u64,
+        /// Who.
+        party: Party,
+        /// Why.
+        reason: String,
+    },
+    /// An operator ended a session.
+    SessionDropped {
+        /// Identity of the session.
+        session: u64,
+        /// Whose it was.
+        party: Party,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A login was refused.
+    LoginRefused {
+        /// The name that was given, if it came so far.
+        initiator: Option<String>,
+        /// From where.
+        address: String,
+        /// The portal's address.
+        portal: String,
+        /// Why.
+        reason: String,
+    },
+    /// A nexus was registered, or its key changed.
+    Registered {
+        /// The volume.
+        volume: String,
+        /// Who is registered now, with the new key.
+        party: Party,
+        /// The key before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaced: Option<String>,
+        /// Who did it: another than `party` with SPEC_I_PT and REGISTER AND MOVE.
+        by: Option<Actor>,
+    },
+    /// A registration ended otherwise than by PREEMPT or CLEAR.
+    Unregistered {
+        /// The volume.
+        volume: String,
+        /// Who, with the old key.
+        party: Party,
+        /// `own`, `unregistered`, `replace-lost` or `power-on`.
+        cause: String,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// A registration ended by PREEMPT or PREEMPT AND ABORT.
+    Preempted {
+        /// The volume.
+        volume: String,
+        /// Who lost it, with the old key.
+        party: Party,
+        /// Who preempted.
+        by: Option<Actor>,
+    },
+    /// A registration ended by CLEAR.
+    Cleared {
+        /// The volume.
+        volume: String,
+        /// Who lost it, with the old key.
+        party: Party,
+        /// Who cleared.
+        by: Option<Actor>,
+    },
+    /// A reservation was established.
+    Reserved {
+        /// The volume.
+        volume: String,
+        /// Type as in `keys --json`.
+        #[serde(rename = "type")]
+        kind: String,
+        /// Its holder; null for the all-registrants types, which every registrant holds.
+        holder: Option<Party>,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// A reservation ended.
+    Released {
+        /// The volume.
+        volume: String,
+        /// Type as in `keys --json`.
+        #[serde(rename = "type")]
+        kind: String,
+        /// Who held it; null for the all-registrants types.
+        holder: Option<Party>,
+        /// `own`, `clear`, `preempt`, `unregistered`, `replace-lost` or `power-on`.
+        cause: String,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// REGISTER AND MOVE gave the reservation to another nexus.
+    ReservationMoved {
+        /// The volume.
+        volume: String,
+        /// Type as in `keys --json`.
+        #[serde(rename = "type")]
+        kind: String,
+        /// The holder before.
+        party: Party,
+        /// The holder now.
+        to: Party,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// The logical unit's APTPL setting changed.
+    PersistThroughPowerLoss {
+        /// The volume.
+        volume: String,
+        /// The setting now.
+        aptpl: bool,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// The loss of persistent reservation information was recorded.
+    ReservationInformationLost {
+        /// The volume.
+        volume: String,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// REPLACE LOST RESERVATION ended the lost condition.
+    LostReservationReplaced {
+        /// The volume.
+        volume: String,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// A SCSI-2 reservation began.
+    Scsi2Reserved {
+        /// The volume.
+        volume: String,
+        /// Whose it is.
+        party: Party,
+    },
+    /// A SCSI-2 reservation ended.
+    Scsi2Released {
+        /// The volume.
+        volume: String,
+        /// Whose it was.
+        party: Party,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// A nexus lost access to the medium that it had before, and all its I/O has ended.
+    Fenced {
+        /// The volume.
+        volume: String,
+        /// Who lost access.
+        party: Party,
+        /// Its tasks were aborted as well.
+        aborted: bool,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// A logical unit or the target was reset by task management.
+    Reset {
+        /// The volume; null for all.
+        volume: Option<String>,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// SANITIZE began.
+    SanitizeStarted {
+        /// The volume.
+        volume: String,
+        /// Who did it.
+        by: Option<Actor>,
+    },
+    /// SANITIZE ended.
+    SanitizeEnded {
+        /// The volume.
+        volume: String,
+        /// The whole medium was sanitized.
+        complete: bool,
+    },
+}
+
+impl What {
+    /// Whether the event belongs to the fencing audit and is made durable at once.
+    pub fn is_fencing(&self) -> bool {
+        match self {
+            Self::Registered { .. }
+            | Self::Unregistered { .. }
+            | Self::Preempted { .. }
+            | Self::Cleared { .. }
+            | Self::Reserved { .. }
+            | Self::Released { .. }
+            | Self::ReservationMoved { .. }
+            | Self::PersistThroughPowerLoss { .. }
+            | Self::ReservationInformationLost { .. }
+            | Self::LostReservationReplaced { .. }
+            | Self::Fenced { .. }
+            | Self::GrantChanged { .. }
+            | Self::SessionDropped { .. }
+            | Self::VolumeNotServed { .. }
+            | Self::VolumeDeleted { .. }
+            | Self::SanitizeStarted { .. }
+            | Self::SanitizeEnded { .. }
+            | Self::DaemonStopped { .. } => true,
+            Self::DaemonStarted { .. }
+            | Self::DeviceAdded { .. }
+            | Self::DeviceRemoved { .. }
+            | Self::DeviceNotOpened { .. }
+            | Self::VolumeCreated { .. }
+            | Self::VolumeGrown { .. }
+            | Self::SessionStarted { .. }
+            | Self::SessionEnded { .. }
+            | Self::LoginRefused { .. }
+            | Self::Scsi2Reserved { .. }
+            | Self::Scsi2Released { .. }
+            | Self::Reset { .. } => false,
+        }
+    }
+}
