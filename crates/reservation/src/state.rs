@@ -51,6 +51,76 @@ pub enum ReservationType {
     ExclusiveAccessAllRegistrants = 8,
 }
 
+impl ReservationType {
+    /// All six types, in the order of their codes.
+    pub const ALL: [Self; 6] = [
+        Self::WriteExclusive,
+        Self::ExclusiveAccess,
+        Self::WriteExclusiveRegistrantsOnly,
+        Self::ExclusiveAccessRegistrantsOnly,
+        Self::WriteExclusiveAllRegistrants,
+        Self::ExclusiveAccessAllRegistrants,
+    ];
+
+    /// The type of a TYPE field; `None` for the reserved and obsolete codes (SPC-4 6.15.3.4).
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0x1 => Some(Self::WriteExclusive),
+            0x3 => Some(Self::ExclusiveAccess),
+            0x5 => Some(Self::WriteExclusiveRegistrantsOnly),
+            0x6 => Some(Self::ExclusiveAccessRegistrantsOnly),
+            0x7 => Some(Self::WriteExclusiveAllRegistrants),
+            0x8 => Some(Self::ExclusiveAccessAllRegistrants),
+            _ => None,
+        }
+    }
+
+    /// The code of the TYPE field, 1 to 8.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Reads stay shared: types 1, 5 and 7.
+    pub const fn is_write_exclusive(self) -> bool {
+        matches!(
+            self,
+            Self::WriteExclusive
+                | Self::WriteExclusiveRegistrantsOnly
+                | Self::WriteExclusiveAllRegistrants
+        )
+    }
+
+    /// Types 5 and 6: one holder, every registrant has access.
+    pub const fn is_registrants_only(self) -> bool {
+        matches!(
+            self,
+            Self::WriteExclusiveRegistrantsOnly | Self::ExclusiveAccessRegistrantsOnly
+        )
+    }
+
+    /// Types 7 and 8: every registrant is a holder.
+    pub const fn is_all_registrants(self) -> bool {
+        matches!(
+            self,
+            Self::WriteExclusiveAllRegistrants | Self::ExclusiveAccessAllRegistrants
+        )
+    }
+}
+
+impl fmt::Display for ReservationType {
+    /// The name used by the command line and its JSON, such as `write-exclusive-registrants-only`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WriteExclusive => "write-exclusive",
+            Self::ExclusiveAccess => "exclusive-access",
+            Self::WriteExclusiveRegistrantsOnly => "write-exclusive-registrants-only",
+            Self::ExclusiveAccessRegistrantsOnly => "exclusive-access-registrants-only",
+            Self::WriteExclusiveAllRegistrants => "write-exclusive-all-registrants",
+            Self::ExclusiveAccessAllRegistrants => "exclusive-access-all-registrants",
+        })
+    }
+}
+
 /// What is stored for one registered nexus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registrant {
@@ -81,4 +151,80 @@ pub struct State {
     pub registrants: BTreeMap<Nexus, Registrant>,
     /// The reservation, if any; its holder is a key of `registrants`.
     pub reservation: Option<Reservation>,
+    /// Persistent reservation information was lost and a person or the daemon said so (a recoverable lost
+    /// persistent reservation, SPC-4 5.13.5.3.2). Until PERSISTENT RESERVE OUT with REPLACE LOST RESERVATION
+    /// every command outside a short list ends with DATA PROTECT, PERSISTENT RESERVATION INFORMATION LOST.
+    pub lost: bool,
+}
+
+impl State {
+    /// The key that `nexus` is registered with.
+    pub fn key_of(&self, nexus: &Nexus) -> Option<Key> {
+        self.registrants.get(nexus).map(|registrant| registrant.key)
+    }
+
+    /// Whether `nexus` is registered.
+    pub fn is_registered(&self, nexus: &Nexus) -> bool {
+        self.registrants.contains_key(nexus)
+    }
+
+    /// Whether `nexus` is a persistent reservation holder (SPC-4 5.13.10): for the all-registrants types every
+    /// registrant is.
+    pub fn is_holder(&self, nexus: &Nexus) -> bool {
+        match &self.reservation {
+            None => false,
+            Some(Reservation {
+                holder: Some(holder),
+                ..
+            }) => holder == nexus,
+            Some(Reservation { holder: None, .. }) => self.is_registered(nexus),
+        }
+    }
+
+    /// The first broken invariant, in words; `Ok` for a state that this crate can have produced. Whoever reads a
+    /// state from storage checks it before use.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn check(&self) -> Result<(), StateError> {
+        if self
+            .registrants
+            .iter()
+            .any(|(_, registrant)| registrant.key == Key(0))
+        {
+            return Err(StateError::ZeroKey);
+        }
+        match &self.reservation {
+            None => Ok(()),
+            Some(Reservation { kind, holder }) => match (kind.is_all_registrants(), holder) {
+                (true, Some(_)) => Err(StateError::HolderOfAllRegistrants),
+                (true, None) if self.registrants.is_empty() => Err(StateError::NoRegistrants),
+                (false, None) => Err(StateError::NoHolder),
+                (false, Some(holder)) if !self.is_registered(holder) => {
+                    Err(StateError::HolderNotRegistered)
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// An invariant of [`State`] that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// A registrant's key is zero.
+    #[error("a registrant has the key zero")]
+    ZeroKey,
+    /// Types 7 and 8 have no single holder.
+    #[error("an all-registrants reservation names a holder")]
+    HolderOfAllRegistrants,
+    /// Types 7 and 8 end with the last registration.
+    #[error("an all-registrants reservation without registrants")]
+    NoRegistrants,
+    /// Types 1, 3, 5 and 6 have a holder.
+    #[error("a reservation without a holder")]
+    NoHolder,
+    /// A reservation ends with its holder's registration.
+    #[error("the holder of the reservation is not registered")]
+    HolderNotRegistered,
 }

@@ -1,0 +1,259 @@
+//! The access table: who may send which command.
+//!
+//! One table ([`TABLE`]) over operation codes and service actions holds SPC-4 tables 65 and 66, the SBC-3 and SBC-4
+//! table of commands allowed in the presence of reservations, the column of SPC-2 for a logical unit reserved with
+//! RESERVE, and the two short lists of SPC-4 5.13.5. A nexus is at any time in one [`Column`] of it, found by
+//! [`column`] from the state; a command is one [`Row`], found by [`row`] or [`row_of`]; [`Row::permits`] is one shift.
+//! Data direction plays no part.
+//!
+//! The table decides everything but this: RESERVE and RELEASE of SCSI-2 and the PERSISTENT RESERVE commands are also
+//! judged by [`crate::machine::step`], which sees the whole state; the table answers for them only what follows from
+//! the column, so that a conflict can be answered before their parameter lists are fetched.
+
+mod render;
+mod table;
+
+use std::fmt;
+
+pub use render::{render_markdown, render_role};
+pub use table::TABLE;
+
+use crate::machine::LuReservations;
+use crate::reject::Reject;
+use crate::state::{Nexus, ReservationType};
+
+/// How a logical unit's reservations look from one nexus: the columns of the access table. Fits in four bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Column {
+    /// No reservation; the nexus is not registered.
+    Open = 0,
+    /// No reservation; the nexus is registered.
+    OpenRegistered = 1,
+    /// The nexus holds the persistent reservation, as every registrant does for types 7 and 8.
+    Holder = 2,
+    /// Registered; another nexus holds a registrants-only reservation (types 5 and 6).
+    RegistrantsOnly = 3,
+    /// Registered; another nexus holds Write Exclusive.
+    WriteExclusiveRegistered = 4,
+    /// Registered; another nexus holds Exclusive Access.
+    ExclusiveAccessRegistered = 5,
+    /// Not registered; another nexus holds Write Exclusive.
+    WriteExclusive = 6,
+    /// Not registered; another nexus holds Exclusive Access.
+    ExclusiveAccess = 7,
+    /// Not registered; Write Exclusive for registrants (types 5 and 7).
+    WriteExclusiveRegistrants = 8,
+    /// Not registered; Exclusive Access for registrants (types 6 and 8).
+    ExclusiveAccessRegistrants = 9,
+    /// The nexus holds the SCSI-2 reservation.
+    Scsi2Holder = 10,
+    /// Another nexus holds the SCSI-2 reservation.
+    Scsi2Other = 11,
+    /// Persistent reservation information was lost (SPC-4 5.13.5.3.2); the same for every nexus.
+    InformationLost = 12,
+    /// The logical unit cannot read its reservations at all (SPC-4 5.13.5.2). [`column`] never gives this: whoever
+    /// finds the private region unusable sets it. The answer to what it refuses is NOT READY.
+    NotReady = 13,
+}
+
+impl Column {
+    /// Every column, in the order of the numbers.
+    pub const ALL: [Self; 14] = [
+        Self::Open,
+        Self::OpenRegistered,
+        Self::Holder,
+        Self::RegistrantsOnly,
+        Self::WriteExclusiveRegistered,
+        Self::ExclusiveAccessRegistered,
+        Self::WriteExclusive,
+        Self::ExclusiveAccess,
+        Self::WriteExclusiveRegistrants,
+        Self::ExclusiveAccessRegistrants,
+        Self::Scsi2Holder,
+        Self::Scsi2Other,
+        Self::InformationLost,
+        Self::NotReady,
+    ];
+
+    /// The column with this number, 0 to 13: the way back out of a packed gate word.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        if (code as usize) < Self::ALL.len() {
+            Some(Self::ALL[code as usize])
+        } else {
+            None
+        }
+    }
+
+    /// The number of the column, 0 to 13.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// A nexus that goes from this column to `after` may afterwards not send some command, other than those that
+    /// manage reservations, that it could send before: its admitted I/O has to be drained.
+    pub const fn narrows_to(self, after: Self) -> bool {
+        table::NARROWER[self as usize] >> after as u8 & 1 == 1
+    }
+
+    /// What to answer to a command that this column does not permit. `None` for [`Column::NotReady`]: NOT READY,
+    /// with the additional sense code of whoever set it.
+    pub const fn refusal(self) -> Option<Reject> {
+        match self {
+            Self::NotReady => None,
+            Self::InformationLost => Some(Reject::ReservationInformationLost),
+            _ => Some(Reject::ReservationConflict),
+        }
+    }
+}
+
+/// One command, or one service action of it, in the access table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    opcode: u8,
+    selector: Option<u16>,
+    name: &'static str,
+    permitted: u16,
+    writes_medium: bool,
+    manages_reservations: bool,
+}
+
+impl Row {
+    /// Operation code.
+    pub const fn opcode(&self) -> u8 {
+        self.opcode
+    }
+
+    /// What else tells this row from others with the same operation code, see [`selector_of`]; `None` when the
+    /// operation code alone names the command.
+    pub const fn selector(&self) -> Option<u16> {
+        self.selector
+    }
+
+    /// The standard's name of the command.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether a nexus in `column` may send the command.
+    #[inline]
+    pub const fn permits(&self, column: Column) -> bool {
+        self.permitted >> column as u8 & 1 == 1
+    }
+
+    /// The command changes data on the medium: a nexus with a read-only grant gets DATA PROTECT, WRITE PROTECTED.
+    /// EXTENDED COPY is not such a command, its copy destinations are checked one by one; nor is SYNCHRONIZE CACHE.
+    #[inline]
+    pub const fn writes_medium(&self) -> bool {
+        self.writes_medium
+    }
+
+    /// RESERVE, RELEASE and the PERSISTENT RESERVE commands.
+    pub const fn manages_reservations(&self) -> bool {
+        self.manages_reservations
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.selector {
+            Some(selector) => write!(f, "{:02X}h/{:02X}h {}", self.opcode, selector, self.name),
+            None => write!(f, "{:02X}h {}", self.opcode, self.name),
+        }
+    }
+}
+
+/// The row of an operation code and [selector](selector_of). `None` when the table does not know the command, which
+/// is then not executed: INVALID COMMAND OPERATION CODE if [`knows_opcode`] is false too, else INVALID FIELD IN CDB.
+#[inline]
+pub fn row(opcode: u8, selector: u16) -> Option<&'static Row> {
+    let first = table::FIRST[opcode as usize] as usize;
+    let mut at = first;
+    while let Some(row) = TABLE.get(at) {
+        if row.opcode != opcode {
+            return None;
+        }
+        match row.selector {
+            Some(wanted) if wanted != selector => at += 1,
+            _ => return Some(row),
+        }
+    }
+    None
+}
+
+/// The row of a CDB; `None` also when the CDB ends before the field that names the command.
+pub fn row_of(cdb: &[u8]) -> Option<&'static Row> {
+    row(*cdb.first()?, selector_of(cdb)?)
+}
+
+/// Whether any row has this operation code.
+pub fn knows_opcode(opcode: u8) -> bool {
+    table::FIRST[opcode as usize] != table::NONE
+}
+
+/// What in a CDB selects the row among those of its operation code:
+///
+/// - SERVICE ACTION where the operation code has service actions;
+/// - START STOP UNIT: 1 when START is one and POWER CONDITION is zero, else 0;
+/// - PREVENT ALLOW MEDIUM REMOVAL: 0 when PREVENT is zero, else 1;
+/// - everything else: 0.
+///
+/// `None` when the CDB is too short to tell.
+pub fn selector_of(cdb: &[u8]) -> Option<u16> {
+    let first = *TABLE.get(table::FIRST[*cdb.first()? as usize] as usize)?;
+    if first.selector.is_none() {
+        return Some(0);
+    }
+    Some(match cdb[0] {
+        0x1b => u16::from(cdb.get(4)? & 0xf1 == 0x01),
+        0x1e => u16::from(cdb.get(4)? & 0x03 != 0),
+        0x7f => u16::from_be_bytes([*cdb.get(8)?, *cdb.get(9)?]),
+        _ => u16::from(cdb.get(1)? & 0x1f),
+    })
+}
+
+/// The column that `nexus` is in.
+pub fn column(reservations: &LuReservations, nexus: &Nexus) -> Column {
+    let state = &reservations.persistent;
+    let registered = state.is_registered(nexus);
+    if state.lost || !registered {
+        return if reservations.scsi2.as_ref() == Some(nexus) && !state.lost {
+            Column::Scsi2Holder
+        } else {
+            column_of_others(reservations)
+        };
+    }
+    let Some(reservation) = &state.reservation else {
+        return Column::OpenRegistered;
+    };
+    if state.is_holder(nexus) {
+        return Column::Holder;
+    }
+    match reservation.kind {
+        ReservationType::WriteExclusive => Column::WriteExclusiveRegistered,
+        ReservationType::ExclusiveAccess => Column::ExclusiveAccessRegistered,
+        _ => Column::RegistrantsOnly,
+    }
+}
+
+/// The column of every nexus that is not registered and does not hold the SCSI-2 reservation.
+pub fn column_of_others(reservations: &LuReservations) -> Column {
+    let state = &reservations.persistent;
+    if state.lost {
+        return Column::InformationLost;
+    }
+    if reservations.scsi2.is_some() {
+        return Column::Scsi2Other;
+    }
+    match state
+        .reservation
+        .as_ref()
+        .map(|reservation| reservation.kind)
+    {
+        None => Column::Open,
+        Some(ReservationType::WriteExclusive) => Column::WriteExclusive,
+        Some(ReservationType::ExclusiveAccess) => Column::ExclusiveAccess,
+        Some(kind) if kind.is_write_exclusive() => Column::WriteExclusiveRegistrants,
+        Some(_) => Column::ExclusiveAccessRegistrants,
+    }
+}

@@ -1,0 +1,205 @@
+//! A change in the making: the state before, the state so far, and the effects collected on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{LuReservations, Step};
+use crate::access::{self, Column};
+use crate::effects::{Cause, Effects, Fact, Narrowed, UnitAttention};
+use crate::reject::{CdbField, Reject};
+use crate::state::{Key, Nexus, Registrant, Reservation, ReservationType};
+
+pub(super) struct Transition<'a> {
+    pub(super) before: &'a LuReservations,
+    pub(super) after: LuReservations,
+    pub(super) facts: Vec<Fact>,
+    sender: Option<&'a Nexus>,
+    unit_attentions: BTreeMap<Nexus, UnitAttention>,
+    abort: BTreeSet<Nexus>,
+}
+
+impl<'a> Transition<'a> {
+    pub(super) fn new(before: &'a LuReservations, sender: &'a Nexus) -> Self {
+        Self {
+            sender: Some(sender),
+            ..Self::without_sender(before)
+        }
+    }
+
+    pub(super) fn without_sender(before: &'a LuReservations) -> Self {
+        Self {
+            before,
+            after: before.clone(),
+            facts: Vec::new(),
+            sender: None,
+            unit_attentions: BTreeMap::new(),
+            abort: BTreeSet::new(),
+        }
+    }
+
+    /// The nexus on which the command was received. Only the handlers of commands ask for it, and [`super::step`]
+    /// makes their transitions with [`Transition::new`].
+    #[expect(
+        clippy::expect_used,
+        reason = "see above: every caller has a transition made by `new`"
+    )]
+    pub(super) fn sender(&self) -> &'a Nexus {
+        self.sender.expect("a transition of a command has a sender")
+    }
+
+    /// RESERVATION CONFLICT unless the sender is registered with this key (SPC-4 6.16.3).
+    pub(super) fn authenticate(&self, reservation_key: u64) -> Result<(), Reject> {
+        match self.before.persistent.key_of(self.sender()) {
+            Some(Key(key)) if key == reservation_key => Ok(()),
+            _ => Err(Reject::ReservationConflict),
+        }
+    }
+
+    pub(super) fn count_generation(&mut self) {
+        let generation = &mut self.after.persistent.generation;
+        *generation = generation.wrapping_add(1);
+    }
+
+    pub(super) fn set_aptpl(&mut self, aptpl: bool) {
+        if self.after.persistent.aptpl != aptpl {
+            self.after.persistent.aptpl = aptpl;
+            self.facts.push(Fact::PersistThroughPowerLoss(aptpl));
+        }
+    }
+
+    pub(super) fn register(&mut self, nexus: Nexus, key: Key, all_target_ports: bool) {
+        let registrant = Registrant {
+            key,
+            all_target_ports,
+        };
+        let replaced = self
+            .after
+            .persistent
+            .registrants
+            .insert(nexus.clone(), registrant);
+        self.facts.push(Fact::Registered {
+            nexus,
+            key,
+            replaced: replaced.map(|registrant| registrant.key),
+        });
+    }
+
+    /// Removes registrations. The reservation, if these were its holders, is the caller's to end.
+    pub(super) fn unregister(&mut self, nexuses: impl IntoIterator<Item = Nexus>, cause: Cause) {
+        for nexus in nexuses {
+            if let Some(Registrant { key, .. }) = self.after.persistent.registrants.remove(&nexus) {
+                self.facts.push(Fact::Unregistered { nexus, key, cause });
+            }
+        }
+    }
+
+    /// Makes the sender the holder of a reservation of this type.
+    pub(super) fn establish_reservation(&mut self, kind: ReservationType) {
+        let holder = (!kind.is_all_registrants()).then(|| self.sender().clone());
+        self.facts.push(Fact::Reserved {
+            kind,
+            holder: holder.clone(),
+        });
+        self.after.persistent.reservation = Some(Reservation { kind, holder });
+    }
+
+    /// Ends the reservation, if there is one, and gives it back.
+    pub(super) fn end_reservation(&mut self, cause: Cause) -> Option<Reservation> {
+        let ended = self.after.persistent.reservation.take()?;
+        self.facts.push(Fact::Released {
+            kind: ended.kind,
+            holder: ended.holder.clone(),
+            cause,
+        });
+        Some(ended)
+    }
+
+    /// Ends the reservation if nobody holds it any more, and gives it back (SPC-4 table 71).
+    pub(super) fn end_orphaned_reservation(&mut self) -> Option<Reservation> {
+        let state = &self.after.persistent;
+        let orphaned =
+            state
+                .reservation
+                .as_ref()
+                .is_some_and(|reservation| match &reservation.holder {
+                    Some(holder) => !state.is_registered(holder),
+                    None => state.registrants.is_empty(),
+                });
+        if orphaned {
+            self.end_reservation(Cause::Unregistered)
+        } else {
+            None
+        }
+    }
+
+    /// Establishes a unit attention condition for each of these nexuses but the sender.
+    pub(super) fn attention<'n>(
+        &mut self,
+        nexuses: impl IntoIterator<Item = &'n Nexus>,
+        attention: UnitAttention,
+    ) {
+        for nexus in nexuses {
+            if self.sender != Some(nexus) {
+                self.unit_attentions.insert(nexus.clone(), attention);
+            }
+        }
+    }
+
+    /// Establishes a unit attention condition for every nexus that is registered now but the sender.
+    pub(super) fn attention_to_registrants(&mut self, attention: UnitAttention) {
+        let registrants: Vec<_> = self.after.persistent.registrants.keys().cloned().collect();
+        self.attention(&registrants, attention);
+    }
+
+    pub(super) fn abort(&mut self, nexuses: impl IntoIterator<Item = Nexus>) {
+        self.abort.extend(nexuses);
+    }
+
+    pub(super) fn finish(self) -> Step {
+        debug_assert_eq!(self.after.persistent.check(), Ok(()));
+        debug_assert!(self.after.scsi2.is_none() || self.after.persistent.registrants.is_empty());
+        let effects = Effects {
+            persist: self.before.persistent != self.after.persistent,
+            narrowed: narrowed(self.before, &self.after),
+            abort: self.abort.into_iter().collect(),
+            unit_attentions: self.unit_attentions.into_iter().collect(),
+            facts: self.facts,
+        };
+        Step {
+            state: self.after,
+            effects,
+        }
+    }
+}
+
+/// The type that SCOPE and TYPE ask for.
+pub(super) fn requested_type(scope: u8, kind: u8) -> Result<ReservationType, Reject> {
+    if scope != 0 {
+        return Err(Reject::InvalidFieldInCdb(CdbField::Scope));
+    }
+    ReservationType::from_code(kind).ok_or(Reject::InvalidFieldInCdb(CdbField::Type))
+}
+
+/// Who may do less in `after` than in `before`.
+fn narrowed(before: &LuReservations, after: &LuReservations) -> Narrowed {
+    let loses = |from: Column, to: Column| from.narrows_to(to);
+    let all_others = loses(
+        access::column_of_others(before),
+        access::column_of_others(after),
+    );
+    let mut narrowed = Narrowed {
+        all_others,
+        ..Narrowed::default()
+    };
+    // A holder is registered, so registrants and the SCSI-2 holder are all that a state names.
+    let named = [before, after]
+        .into_iter()
+        .flat_map(|state| state.persistent.registrants.keys().chain(&state.scsi2));
+    for nexus in named {
+        if loses(access::column(before, nexus), access::column(after, nexus)) {
+            narrowed.named.insert(nexus.clone());
+        } else if all_others {
+            narrowed.spared.insert(nexus.clone());
+        }
+    }
+    narrowed
+}
