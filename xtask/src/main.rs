@@ -1,3 +1,44 @@
-//! Developer tasks.
+//! What the project's developers run: `cargo xtask test`, `vm`, `fuzz` and `bench`.
 
-fn main() {}
+mod context;
+mod e2e;
+mod packages;
+mod process;
+mod random;
+mod targets;
+mod test;
+mod vm;
+mod vm_command;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer tasks of ringfence")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check: format, lints, unit tests, and the end-to-end tests with real clients
+    Test(test::Arguments),
+    /// Build the guest image and boot a guest, or run a command in one
+    Vm(vm_command::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Vm(arguments) => vm_command::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What every task and step is given: where the project is, where files may go, and the binary under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::process::{command, run, run_within};
+
+/// One run of a task.
+#[derive(Debug)]
+pub struct Context {
+    /// The root of the checkout.
+    pub repository: PathBuf,
+    /// Seed of everything random in this run; printed, and taken with `--seed`.
+    pub seed: u64,
+    scratch: TempDir,
+    binary: OnceLock<PathBuf>,
+}
+
+impl Context {
+    /// A run with a folder of its own, which goes away at its end.
+    ///
+    /// # Errors
+    /// When no temporary folder can be made.
+    pub fn new(seed: Option<u64>) -> Result<Self> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask is a folder of the checkout")?
+            .to_owned();
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        Ok(Self {
+            repository,
+            seed: seed.unwrap_or_else(|| clock.as_secs() ^ u64::from(clock.subsec_nanos())),
+            scratch: tempfile::Builder::new().prefix("ringfence-").tempdir()?,
+            binary: OnceLock::new(),
+        })
+    }
+
+    /// A fresh, empty folder for one part of the run. Its path is short, so that sockets fit in it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.scratch.path().join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Keeps the run's files and says where, for looking into a failure.
+    pub fn keep_files(self) -> PathBuf {
+        self.scratch.keep()
+    }
+
+    /// `cargo` in the checkout.
+    pub fn cargo(&self, args: &[&str]) -> Command {
+        let mut cargo = command(
+            &std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()),
+            args,
+        );
+        cargo.current_dir(&self.repository);
+        cargo
+    }
+
+    /// The release build of ringfence, built at the first call.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub fn ringfence(&self) -> Result<&Path> {
+        if let Some(path) = self.binary.get() {
+            return Ok(path);
+        }
+        run_within(
+            &mut self.cargo(&["build", "--release", "--locked", "-p", "ringfence"]),
+            Duration::from_secs(1800),
+        )?;
+        let metadata = run(&mut self.cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+        let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+        let target = metadata["target_directory"]
+            .as_str()
+            .context("cargo's target folder")?;
+        let path = Path::new(target).join("release/ringfence");
+        ensure!(path.exists(), "{} was not built", path.display());
+        Ok(self.binary.get_or_init(|| path))
+    }
+}

@@ -1,0 +1,9 @@
+//! The end-to-end tests: real clients against a real daemon, one file a scenario.
+
+pub mod cli;
+pub mod demo;
+pub mod guests;
+pub mod hostile;
+pub mod libiscsi;
+pub mod qemu;
+pub mod wire;

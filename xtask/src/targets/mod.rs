@@ -1,0 +1,63 @@
+//! The iSCSI targets that the harness can drive: ringfence, and Debian's tgt to compare with.
+
+pub mod ringfence;
+pub mod tgt;
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+/// A running target with volumes.
+pub trait Target {
+    /// Starts the daemon; returns when it answers.
+    ///
+    /// # Errors
+    /// When it does not come up; the message has the end of its log.
+    fn start(&mut self) -> Result<()>;
+
+    /// Ends the daemon with SIGKILL.
+    ///
+    /// # Errors
+    /// When it was not running.
+    fn kill(&mut self) -> Result<()>;
+
+    /// Process id of the running daemon.
+    fn pid(&self) -> Option<u32>;
+
+    /// iSCSI name.
+    fn name(&self) -> &str;
+
+    /// Where it listens.
+    fn portals(&self) -> &[SocketAddr];
+
+    /// Makes a volume that every initiator may read and write; returns its LUN.
+    ///
+    /// # Errors
+    /// When the target refuses.
+    fn create_volume(&mut self, name: &str, size_mib: u32, block_size_bytes: u32) -> Result<u16>;
+
+    /// The URL of a volume for libiscsi and QEMU.
+    fn url(&self, portal: usize, lun: u16) -> String {
+        format!("iscsi://{}/{}/{lun}", self.portals()[portal], self.name())
+    }
+}
+
+/// A free TCP port on the loopback interface.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
+}
+
+/// `count` portals on the loopback interface, each with a free port.
+///
+/// # Errors
+/// As for [`free_port`].
+pub fn loopback_portals(count: usize) -> Result<Vec<SocketAddr>> {
+    (0..count)
+        .map(|_| Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))))
+        .collect()
+}

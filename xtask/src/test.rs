@@ -1,0 +1,197 @@
+//! `cargo xtask test`: every check as a named step with its time and a clear result.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::context::Context;
+use crate::e2e::guests::{self, TargetKind};
+use crate::e2e::{cli, demo, hostile, libiscsi, qemu};
+use crate::packages;
+use crate::process::run_within;
+
+const CARGO_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Run only these steps (repeat the option for several)
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Show the steps and end
+    #[arg(long)]
+    list: bool,
+    /// Seed for the randomized steps, as an earlier run printed it
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// A named part of the run; what it returns is shown beside its result.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    /// Whether it takes the Debian packages and the release binary.
+    real_clients: bool,
+    run: fn(&Context) -> Result<String>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "the code is formatted",
+        real_clients: false,
+        run: |context| cargo(context, &["fmt", "--all", "--check"]),
+    },
+    Step {
+        name: "clippy",
+        about: "no lint warns",
+        real_clients: false,
+        run: |context| {
+            cargo(
+                context,
+                &[
+                    "clippy",
+                    "-q",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            )
+        },
+    },
+    Step {
+        name: "unit",
+        about: "cargo test of every crate",
+        real_clients: false,
+        run: |context| cargo(context, &["test", "-q", "--workspace", "--locked"]),
+    },
+    Step {
+        name: "cli",
+        about: "every command of the CLI, its JSON and exit codes",
+        real_clients: true,
+        run: cli::run,
+    },
+    Step {
+        name: "demo",
+        about: "ringfence demo",
+        real_clients: true,
+        run: demo::run,
+    },
+    Step {
+        name: "libiscsi",
+        about: "libiscsi's conformance suite, 512-byte blocks",
+        real_clients: true,
+        run: |context| libiscsi::run(context, 512),
+    },
+    Step {
+        name: "libiscsi-4096",
+        about: "the same with 4096-byte blocks",
+        real_clients: true,
+        run: |context| libiscsi::run(context, 4096),
+    },
+    Step {
+        name: "qemu",
+        about: "qemu-img and qemu-io over iscsi://",
+        real_clients: true,
+        run: qemu::run_scenario,
+    },
+    Step {
+        name: "hostile",
+        about: "hostile input at the portal beside an honest session",
+        real_clients: true,
+        run: hostile::run,
+    },
+    Step {
+        name: "guests",
+        about: "two Linux guests: open-iscsi, sg3_utils, multipath, fence_scsi",
+        real_clients: true,
+        run: |context| guests::run(context, TargetKind::Ringfence, &[]),
+    },
+];
+
+/// Runs the steps and prints `N passed, N failed` as the last line.
+///
+/// # Errors
+/// When a step failed, or there is no such step.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.list {
+        for step in STEPS {
+            println!("{:<14} {}", step.name, step.about);
+        }
+        return Ok(());
+    }
+    let chosen = choose(&arguments.only)?;
+    let context = Context::new(arguments.seed)?;
+    println!("seed {}", context.seed);
+    let start = Instant::now();
+    let (mut passed, mut failed) = (0_u32, Vec::new());
+    let mut note = |name: &'static str, result: Result<String>, time: Duration| match result {
+        Ok(words) => {
+            passed += 1;
+            println!("ok     {name:<14} {:>6.1} s  {words}", time.as_secs_f32());
+        }
+        Err(error) => {
+            println!(
+                "FAILED {name:<14} {:>6.1} s\n{error:#}\n",
+                time.as_secs_f32()
+            );
+            failed.push(name);
+        }
+    };
+    let timed = |work: &dyn Fn() -> Result<String>| {
+        let start = Instant::now();
+        (work(), start.elapsed())
+    };
+    let mut able = true;
+    if chosen.iter().any(|step| step.real_clients) {
+        let (result, time) = timed(&packages::ensure_installed);
+        able = result.is_ok();
+        note("packages", result, time);
+        if able {
+            let (result, time) = timed(&|| Ok(context.ringfence()?.display().to_string()));
+            able = result.is_ok();
+            note("build", result, time);
+        }
+    }
+    for step in chosen {
+        println!("...... {:<14} {}", step.name, step.about);
+        let (result, time) = timed(&|| {
+            ensure!(able || !step.real_clients, "cannot run: see above");
+            (step.run)(&context)
+        });
+        note(step.name, result, time);
+    }
+    let failed_count = failed.len();
+    if failed_count > 0 {
+        println!(
+            "failed: {}; files kept in {}",
+            failed.join(", "),
+            context.keep_files().display()
+        );
+    }
+    println!("{:.0} s", start.elapsed().as_secs_f32());
+    println!("{passed} passed, {failed_count} failed");
+    if failed_count > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn choose(only: &[String]) -> Result<Vec<&'static Step>> {
+    for name in only {
+        if !STEPS.iter().any(|step| step.name == name) {
+            bail!("no step is called {name}; see --list");
+        }
+    }
+    Ok(STEPS
+        .iter()
+        .filter(|step| only.is_empty() || only.iter().any(|name| name == step.name))
+        .collect())
+}
+
+fn cargo(context: &Context, args: &[&str]) -> Result<String> {
+    run_within(&mut context.cargo(args), CARGO_LIMIT).map(|_| String::new())
+}

@@ -1,0 +1,294 @@
+//! One guest: QEMU, and a virtio-serial port at whose other end the guest's init runs the commands sent to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{Background, command, tail, wait_for};
+use crate::vm::accelerator::Accelerator;
+use crate::vm::image::Image;
+use crate::vm::network::{Network, Seat};
+
+/// A running guest. Dropped, it is switched off at once.
+#[derive(Debug)]
+pub struct Guest {
+    /// Host name, for messages.
+    pub name: String,
+    /// iSCSI initiator name.
+    pub initiator: String,
+    accelerator: Accelerator,
+    process: Background,
+    console: PathBuf,
+    port: BufReader<UnixStream>,
+    next_id: u64,
+}
+
+/// What a command in the guest left behind.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code of the script.
+    pub code: i32,
+    /// Standard output and error, in the order written.
+    pub text: String,
+}
+
+impl Guest {
+    /// Starts guest number `number` (from 1); it boots on while this returns. Files go to `folder`.
+    ///
+    /// # Errors
+    /// When QEMU does not start.
+    pub fn start(
+        image: &Image,
+        accelerator: Accelerator,
+        network: &Network,
+        number: u8,
+        folder: &Path,
+    ) -> Result<Self> {
+        let name = format!("guest{number}");
+        let initiator = format!("iqn.2026-11.dev.ringfence.test:{name}");
+        let seat = network.seat(number)?;
+        let console = folder.join(format!("{name}.console"));
+        let socket = folder.join(format!("{name}.port"));
+        let qemu = qemu(
+            image,
+            accelerator,
+            &name,
+            &initiator,
+            number,
+            &seat,
+            &console,
+            &socket,
+        );
+        let process =
+            Background::start(&network.inside(&qemu), &folder.join(format!("{name}.log")))?;
+        let stream = wait_for("QEMU's socket", Duration::from_secs(10), || {
+            UnixStream::connect(&socket).ok()
+        })
+        .with_context(|| process.log_tail())?;
+        Ok(Self {
+            name,
+            initiator,
+            accelerator,
+            process,
+            console,
+            port: BufReader::new(stream),
+            next_id: 1,
+        })
+    }
+
+    /// Waits until the guest has booted.
+    ///
+    /// # Errors
+    /// When it does not within a minute (six minutes under emulation); the message has the end of its console.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let limit = Duration::from_secs(60) * self.accelerator.patience();
+        let line = self.read_line(limit)?;
+        ensure!(
+            line == format!("READY {}", self.name),
+            "unexpected from the guest: {line}"
+        );
+        Ok(())
+    }
+
+    /// Runs a shell script to its end, whatever its exit code. `limit` is what it may take under KVM.
+    ///
+    /// # Errors
+    /// When the guest is gone or the script takes too long.
+    pub fn run_within(&mut self, script: &str, limit: Duration) -> Result<Answer> {
+        let limit = limit * self.accelerator.patience();
+        let id = self.next_id;
+        self.next_id += 1;
+        let line = format!("{id} {}\n", base64(script.as_bytes()));
+        self.port.get_mut().write_all(line.as_bytes())?;
+        let header = self
+            .read_line(limit)
+            .with_context(|| format!("while {} ran: {script}", self.name))?;
+        let words: Vec<&str> = header.split(' ').collect();
+        let ["DONE", answered, code, length] = words[..] else {
+            bail!("unexpected from {}: {header}", self.name);
+        };
+        ensure!(
+            answered.parse() == Ok(id),
+            "{} answered out of turn: {header}",
+            self.name
+        );
+        let mut text = vec![0; length.parse()?];
+        self.port.read_exact(&mut text)?;
+        Ok(Answer {
+            code: code.parse()?,
+            text: String::from_utf8_lossy(&text).into_owned(),
+        })
+    }
+
+    /// [`Guest::run_within`] thirty seconds.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(&mut self, script: &str) -> Result<Answer> {
+        self.run_within(script, Duration::from_secs(30))
+    }
+
+    /// Runs a script that must succeed and returns its output.
+    ///
+    /// # Errors
+    /// When it exits with another code than 0.
+    pub fn ok(&mut self, script: &str) -> Result<String> {
+        let answer = self.run(script)?;
+        ensure!(
+            answer.code == 0,
+            "on {}: exit code {} from\n{script}\n{}",
+            self.name,
+            answer.code,
+            tail(&answer.text, 40)
+        );
+        Ok(answer.text)
+    }
+
+    /// Runs a script that must fail and returns its output.
+    ///
+    /// # Errors
+    /// When it succeeds.
+    pub fn fails(&mut self, script: &str) -> Result<String> {
+        let answer = self.run(script)?;
+        ensure!(
+            answer.code != 0,
+            "on {}: should have failed but did not:\n{script}\n{}",
+            self.name,
+            answer.text
+        );
+        Ok(answer.text)
+    }
+
+    /// The last lines that the guest's kernel and init printed.
+    pub fn console_tail(&self) -> String {
+        tail(
+            &std::fs::read_to_string(&self.console).unwrap_or_default(),
+            40,
+        )
+    }
+
+    fn read_line(&mut self, limit: Duration) -> Result<String> {
+        let start = Instant::now();
+        let mut line = Vec::new();
+        self.port
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_secs(1)))?;
+        loop {
+            match self.port.read_until(b'\n', &mut line) {
+                Ok(_) if line.ends_with(b"\n") => break,
+                Ok(_) => bail!("{} is gone:\n{}", self.name, self.console_tail()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.process.check_running()?;
+            ensure!(
+                start.elapsed() < limit,
+                "{} gave no answer within {} s; its console ends with\n{}",
+                self.name,
+                limit.as_secs(),
+                self.console_tail()
+            );
+        }
+        // The rest of an answer comes at once.
+        self.port
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one value for each part of one command line"
+)]
+fn qemu(
+    image: &Image,
+    accelerator: Accelerator,
+    name: &str,
+    initiator: &str,
+    number: u8,
+    seat: &Seat,
+    console: &Path,
+    socket: &Path,
+) -> std::process::Command {
+    let mut qemu = command("qemu-system-x86_64", accelerator.arguments());
+    qemu.args(["-name", name, "-m", "512", "-smp", "1"]);
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    qemu.arg("-kernel")
+        .arg(&image.kernel)
+        .arg("-initrd")
+        .arg(&image.initrd);
+    qemu.arg("-append").arg(format!(
+        "console=ttyS0 root=/dev/vda rw init=/sbin/rf-init net.ifnames=0 panic=-1 rf.name={name} rf.iqn={initiator} rf.addr={}",
+        seat.addresses.join(",")
+    ));
+    qemu.arg("-drive").arg(format!(
+        "file={},format=raw,if=virtio,snapshot=on",
+        image.root.display()
+    ));
+    qemu.arg("-serial")
+        .arg(format!("file:{}", console.display()));
+    qemu.args(["-device", "virtio-serial-pci"]);
+    qemu.arg("-chardev").arg(format!(
+        "socket,id=rf,path={},server=on,wait=off",
+        socket.display()
+    ));
+    qemu.args(["-device", "virtserialport,chardev=rf,name=rf"]);
+    for (index, tap) in seat.taps.iter().enumerate() {
+        qemu.arg("-netdev").arg(format!(
+            "tap,id=net{index},ifname={tap},script=no,downscript=no"
+        ));
+        qemu.arg("-device").arg(format!(
+            "virtio-net-pci,netdev=net{index},mac=52:54:00:77:{index:02x}:{number:02x}"
+        ));
+    }
+    qemu
+}
+
+/// RFC 4648 base64, which the guest's `base64 -d` turns back; keeps a script of any content on one line.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut group = [0; 3];
+        group[..chunk.len()].copy_from_slice(chunk);
+        let value = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for position in 0..4 {
+            if position <= chunk.len() {
+                let digit = (value >> (18 - 6 * position)) & 63;
+                text.push(char::from(DIGITS[digit as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_of_rfc_4648_section_10() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask vm`: the guest image, and a guest to try something in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::e2e::guests::{self, TargetKind};
+use crate::packages;
+use crate::vm::accelerator;
+use crate::vm::guest::Guest;
+use crate::vm::image::Image;
+use crate::vm::network::Network;
+
+/// Arguments of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only build the image
+    #[arg(long)]
+    build_only: bool,
+    /// Run the scenarios of the `guests` step of `cargo xtask test`, all or those named
+    #[arg(long, value_name = "NAME", num_args = 0.., conflicts_with = "script")]
+    scenario: Option<Vec<String>>,
+    /// The target that the scenarios use
+    #[arg(long, value_enum, default_value = "ringfence")]
+    target: TargetKind,
+    /// Shell scripts to run in the guest, one after the other; without any, the guest shows its kernel and disks
+    script: Vec<String>,
+}
+
+/// Builds the image when it is not cached, boots a guest and runs the scripts in it.
+///
+/// # Errors
+/// When packages are missing, the build fails, or the guest does not boot.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    packages::ensure_installed()?;
+    let context = Context::new(None)?;
+    let start = Instant::now();
+    let image = Image::obtain(&context.repository)?;
+    println!(
+        "image: {} ({:.1} s)",
+        image.root.display(),
+        start.elapsed().as_secs_f32()
+    );
+    if arguments.build_only {
+        return Ok(());
+    }
+    if let Some(names) = &arguments.scenario {
+        println!("{}", guests::run(&context, arguments.target, names)?);
+        return Ok(());
+    }
+    let folder = context.folder("vm")?;
+    let accelerator = accelerator::choose(&image, &folder);
+    let network = Network::create()?;
+    let start = Instant::now();
+    let mut guest = Guest::start(&image, accelerator, &network, 1, &folder)?;
+    guest.wait_ready()?;
+    println!(
+        "{} is up with {accelerator:?} ({:.1} s)",
+        guest.name,
+        start.elapsed().as_secs_f32()
+    );
+    let default = vec!["uname -a; lsblk; ip -brief address".to_owned()];
+    let scripts = if arguments.script.is_empty() {
+        &default
+    } else {
+        &arguments.script
+    };
+    for script in scripts {
+        let answer = guest.run_within(script, Duration::from_secs(600))?;
+        print!("{}", answer.text);
+        println!("exit code {}", answer.code);
+    }
+    Ok(())
+}
