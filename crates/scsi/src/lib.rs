@@ -11,16 +11,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod cdb;
 mod error;
+pub mod lba_status;
+pub mod lun;
+pub mod pr;
+pub mod report_luns;
 pub mod sam;
+pub mod sanitize;
 pub mod sense;
 pub mod status;
 pub mod unit_attention;
+pub mod unmap;
 mod wire;
 
 pub use cdb::Cdb;
 pub use error::{ParameterListError, ParseError};
+pub use lun::Lun;
 pub use sense::Sense;
 pub use status::Status;
 pub use wire::truncated;

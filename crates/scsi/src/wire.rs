@@ -44,6 +44,10 @@ impl<'a> View<'a> {
         self.array::<1>(at).map(|[byte]| byte)
     }
 
+    pub(crate) fn u16(&self, at: usize) -> Result<u16, ParseError> {
+        self.array(at).map(u16::from_be_bytes)
+    }
+
     pub(crate) fn u32(&self, at: usize) -> Result<u32, ParseError> {
         self.array(at).map(u32::from_be_bytes)
     }
@@ -59,6 +63,29 @@ impl<'a> View<'a> {
             byte: at,
         }
     }
+}
+
+/// A length that fits `u16`; data built by this crate is far smaller, larger data is reported as 65535.
+pub(crate) fn length_u16(length: usize) -> u16 {
+    u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+/// A length that fits `u32`; see [`length_u16`].
+pub(crate) fn length_u32(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// Places ASCII text left-aligned in a field padded with spaces (SPC-4 4.3.1); anything but 20h to 7Eh becomes a space.
+pub(crate) fn ascii_field<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [b' '; N];
+    for (to, from) in field.iter_mut().zip(text.bytes()) {
+        *to = if (0x20..=0x7e).contains(&from) {
+            from
+        } else {
+            b' '
+        };
+    }
+    field
 }
 
 /// One bit as a byte with that bit set or clear.
