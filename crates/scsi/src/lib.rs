@@ -14,6 +14,7 @@
 pub mod capacity;
 pub mod cdb;
 mod error;
+pub mod inquiry;
 pub mod lba_status;
 pub mod lun;
 pub mod pr;
@@ -24,6 +25,7 @@ pub mod sense;
 pub mod status;
 pub mod unit_attention;
 pub mod unmap;
+pub mod vpd;
 mod wire;
 
 pub use cdb::Cdb;
