@@ -17,6 +17,7 @@ mod error;
 pub mod inquiry;
 pub mod lba_status;
 pub mod lun;
+pub mod mode;
 pub mod pr;
 pub mod report_luns;
 pub mod sam;
