@@ -1,0 +1,172 @@
+//! Regular files and block devices as [`BlockDevice`]s.
+
+mod flush;
+mod io;
+mod open;
+mod zero;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::{Bytes, BytesMut};
+use volume::block_device::{Allocation, BlockDevice};
+
+use flush::GroupFlush;
+
+/// How a device's data travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// Through the kernel's page cache; durable after a flush.
+    #[default]
+    PageCache,
+    /// `O_DIRECT`: past the page cache. Offsets and lengths must be aligned.
+    Direct,
+}
+
+/// How to open a [`FileDevice`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Page cache or direct.
+    pub caching: Caching,
+}
+
+/// Why a device cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process (or another handle in this one) holds it.
+    #[error("{path} is in use by another process")]
+    InUse {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// It is neither a regular file nor a block device.
+    #[error("{path} is neither a regular file nor a block device")]
+    Unsuitable {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The file system has no direct I/O.
+    #[error("{path}: direct I/O is not supported there")]
+    NoDirectIo {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The path as given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// What a path turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Regular,
+    Block,
+}
+
+/// A regular file or block device, held exclusively from open to the end of its last operation.
+///
+/// Its operations must be polled on a reactor; elsewhere they answer `Unsupported`.
+///
+/// After a failed flush every later flush fails too, until the device is opened anew: the kernel reports a lost
+/// write once and then forgets it, so that a later success would promise data that is gone.
+pub struct FileDevice {
+    fd: Arc<OwnedFd>,
+    path: PathBuf,
+    kind: Kind,
+    caching: Caching,
+    size_bytes: u64,
+    alignment_bytes: usize,
+    memory_alignment_bytes: usize,
+    /// The file system can say "not in the cache" instead of waiting.
+    nowait_read: AtomicBool,
+    nowait_write: AtomicBool,
+    /// Ways of zeroing that the file system refused; not tried again.
+    no_punch: AtomicBool,
+    no_zero_range: AtomicBool,
+    flush: GroupFlush,
+}
+
+impl FileDevice {
+    /// Opens `path` for reading and writing and takes exclusive hold of it: an advisory lock (flock(2)), and for
+    /// a block device also the kernel's exclusive claim, which mounts and other storage stacks respect. Blocks
+    /// briefly; may be called on any thread.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+        open::open(path, options)
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Page cache or direct.
+    pub fn caching(&self) -> Caching {
+        self.caching
+    }
+
+    /// True for a block device, false for a regular file.
+    pub fn is_block_device(&self) -> bool {
+        self.kind == Kind::Block
+    }
+}
+
+impl fmt::Debug for FileDevice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("FileDevice")
+            .field("path", &self.path)
+            .field("caching", &self.caching)
+            .field("size_bytes", &self.size_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BlockDevice for FileDevice {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn alignment_bytes(&self) -> usize {
+        self.alignment_bytes
+    }
+
+    async fn read(&self, offset_bytes: u64, buf: BytesMut) -> (std::io::Result<()>, BytesMut) {
+        io::read(self, offset_bytes, buf).await
+    }
+
+    async fn write(&self, offset_bytes: u64, data: Bytes) -> std::io::Result<()> {
+        io::write(self, offset_bytes, data).await
+    }
+
+    async fn flush(&self) -> std::io::Result<()> {
+        self.flush.run(|| io::datasync(self)).await
+    }
+
+    async fn write_zeroes(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+        deallocate: bool,
+    ) -> std::io::Result<()> {
+        zero::write_zeroes(self, offset_bytes, length_bytes, deallocate).await
+    }
+
+    async fn allocation(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> std::io::Result<Allocation> {
+        zero::allocation(self, offset_bytes, length_bytes).await
+    }
+}
