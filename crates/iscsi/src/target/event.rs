@@ -3,6 +3,8 @@
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use crate::parameters::{SessionParameters, SessionType};
+
 /// Something the application must act upon, in the order in which it happened.
 #[derive(Debug)]
 pub enum Event {
@@ -43,15 +45,6 @@ pub enum Event {
     Closed(CloseReason),
 }
 
-/// Discovery or normal (RFC 7143 13.21).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionType {
-    /// Only SendTargets and logout.
-    Discovery,
-    /// SCSI commands.
-    Normal,
-}
-
 /// Who wants to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginRequest {
@@ -74,31 +67,6 @@ pub struct LoginRequest {
     pub target_name: Option<String>,
     /// The CHAP name that the initiator has proved to be; `None` when it was let in without CHAP.
     pub chap_name: Option<String>,
-}
-
-/// What was agreed at login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionParameters {
-    /// Discovery or normal.
-    pub session_type: SessionType,
-    /// CRC32C over headers (RFC 7143 13.1).
-    pub header_digest: bool,
-    /// CRC32C over data segments (RFC 7143 13.1).
-    pub data_digest: bool,
-    /// The longest data segment the peer takes, in bytes (RFC 7143 13.12).
-    pub peer_max_recv_data_segment_length_bytes: u32,
-    /// The longest data segment this end takes, in bytes.
-    pub own_max_recv_data_segment_length_bytes: u32,
-    /// The longest sequence of Data-In or solicited Data-Out, in bytes (RFC 7143 13.13).
-    pub max_burst_length_bytes: u32,
-    /// The most unsolicited data of a command, in bytes (RFC 7143 13.14).
-    pub first_burst_length_bytes: u32,
-    /// R2Ts outstanding per task (RFC 7143 13.17).
-    pub max_outstanding_r2t: u16,
-    /// True: unsolicited Data-Out PDUs are forbidden (RFC 7143 13.10).
-    pub initial_r2t: bool,
-    /// True: data may come in the command PDU (RFC 7143 13.11).
-    pub immediate_data: bool,
 }
 
 /// Task attributes (RFC 7143 11.3.1).
