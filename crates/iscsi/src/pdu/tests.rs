@@ -20,7 +20,7 @@ fn fields_are_where_the_standard_puts_them() {
     let login = LoginRequest(pattern());
     assert_eq!(login.isid(), [9, 10, 11, 12, 13, 14]);
     assert_eq!(login.tsih(), 0x0f_10);
-    assert_eq!(login.cid(), 0x15_16);
+    assert_eq!(login.cid(), 0x1516);
     let r2t = ReadyToTransfer(pattern());
     assert_eq!(r2t.r2t_sn(), 0x25_26_27_28);
     assert_eq!(r2t.desired_data_transfer_length_bytes(), 0x2d_2e_2f_30);
