@@ -12,28 +12,43 @@ pub(super) struct Transition<'a> {
     pub(super) before: &'a LuReservations,
     pub(super) after: LuReservations,
     pub(super) facts: Vec<Fact>,
-    /// Gets no unit attention.
     sender: Option<&'a Nexus>,
     unit_attentions: BTreeMap<Nexus, UnitAttention>,
     abort: BTreeSet<Nexus>,
 }
 
 impl<'a> Transition<'a> {
-    /// A change that nothing has happened in yet, by a command from `sender` or by an event.
-    pub(super) fn new(before: &'a LuReservations, sender: Option<&'a Nexus>) -> Self {
+    pub(super) fn new(before: &'a LuReservations, sender: &'a Nexus) -> Self {
+        Self {
+            sender: Some(sender),
+            ..Self::without_sender(before)
+        }
+    }
+
+    pub(super) fn without_sender(before: &'a LuReservations) -> Self {
         Self {
             before,
             after: before.clone(),
             facts: Vec::new(),
-            sender,
+            sender: None,
             unit_attentions: BTreeMap::new(),
             abort: BTreeSet::new(),
         }
     }
 
+    /// The nexus on which the command was received. Only the handlers of commands ask for it, and [`super::step`]
+    /// makes their transitions with [`Transition::new`].
+    #[expect(
+        clippy::expect_used,
+        reason = "see above: every caller has a transition made by `new`"
+    )]
+    pub(super) fn sender(&self) -> &'a Nexus {
+        self.sender.expect("a transition of a command has a sender")
+    }
+
     /// RESERVATION CONFLICT unless the sender is registered with this key (SPC-4 6.16.3).
-    pub(super) fn authenticate(&self, sender: &Nexus, reservation_key: u64) -> Result<(), Reject> {
-        match self.before.persistent.key_of(sender) {
+    pub(super) fn authenticate(&self, reservation_key: u64) -> Result<(), Reject> {
+        match self.before.persistent.key_of(self.sender()) {
             Some(Key(key)) if key == reservation_key => Ok(()),
             _ => Err(Reject::ReservationConflict),
         }
@@ -77,9 +92,9 @@ impl<'a> Transition<'a> {
         }
     }
 
-    /// Makes `sender` the holder of a reservation of this type, or everyone if that is its type.
-    pub(super) fn establish_reservation(&mut self, sender: &Nexus, kind: ReservationType) {
-        let holder = (!kind.is_all_registrants()).then(|| sender.clone());
+    /// Makes the sender the holder of a reservation of this type.
+    pub(super) fn establish_reservation(&mut self, kind: ReservationType) {
+        let holder = (!kind.is_all_registrants()).then(|| self.sender().clone());
         self.facts.push(Fact::Reserved {
             kind,
             holder: holder.clone(),

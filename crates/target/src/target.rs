@@ -1,0 +1,271 @@
+//! The target: logical units by number, sessions by nexus.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use reservation::Nexus;
+use scsi::lun::Lun;
+use scsi::unit_attention::UnitAttention;
+use thiserror::Error;
+use volume::Volume;
+use volume::block_device::BlockDevice;
+
+use crate::gate::Grant;
+use crate::runtime::{Event, EventKind, EventSink, Runtime};
+use crate::session::NexusSession;
+use crate::unit::LogicalUnit;
+use crate::unit::snapshot::{AWAY_MAX, Bounded};
+
+/// What the target is called and how it behaves.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// iSCSI name of the target.
+    pub name: String,
+    /// Relative target port identifiers, which are also the target port group identifiers, 1 to 65535, each once.
+    pub ports: Vec<u16>,
+    /// Limit of the rate of SANITIZE, so that it leaves the devices to others; `None` for as fast as they go.
+    pub sanitize_bytes_per_second: Option<NonZeroU64>,
+}
+
+/// What all logical units of a target share.
+pub(crate) struct Shared {
+    pub(crate) config: TargetConfig,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) events: Arc<dyn EventSink>,
+}
+
+/// Why a logical unit cannot be added.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AddError {
+    /// Another logical unit has the number.
+    #[error("LUN {0} is in use")]
+    InUse(u16),
+    /// The number cannot be addressed.
+    #[error("LUN {0} is above 16383")]
+    TooLarge(u16),
+}
+
+/// Why a nexus cannot come up.
+#[derive(Error)]
+pub enum AttachError<D: BlockDevice> {
+    /// It is up already: session reinstatement. The transport drops the session given, waits until it is detached,
+    /// and tries again.
+    #[error("the nexus is in use")]
+    InUse(Arc<NexusSession<D>>),
+}
+
+impl<D: BlockDevice> std::fmt::Debug for AttachError<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AttachError::InUse(session) => write!(f, "InUse(session {})", session.id()),
+        }
+    }
+}
+
+struct Sessions<D: BlockDevice> {
+    up: HashMap<Nexus, Arc<NexusSession<D>>>,
+    /// Nexuses that were up once since the start, to tell I_T nexus loss from power on.
+    departed: Bounded<()>,
+}
+
+type Units<D> = BTreeMap<u16, Arc<LogicalUnit<D>>>;
+
+/// One SCSI target device.
+pub struct Target<D: BlockDevice> {
+    pub(crate) shared: Arc<Shared>,
+    units: ArcSwap<Units<D>>,
+    sessions: Mutex<Sessions<D>>,
+    next_session_id: AtomicU64,
+    /// Serialises changes of `units`.
+    changing: async_lock::Mutex<()>,
+}
+
+impl<D: BlockDevice> Target<D> {
+    /// A target without logical units.
+    pub fn new(
+        config: TargetConfig,
+        runtime: Arc<dyn Runtime>,
+        events: Arc<dyn EventSink>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shared: Arc::new(Shared {
+                config,
+                runtime,
+                events,
+            }),
+            units: ArcSwap::default(),
+            sessions: Mutex::new(Sessions {
+                up: HashMap::new(),
+                departed: Bounded::new(AWAY_MAX),
+            }),
+            next_session_id: AtomicU64::new(1),
+            changing: async_lock::Mutex::new(()),
+        })
+    }
+
+    /// Name and ports.
+    pub fn config(&self) -> &TargetConfig {
+        &self.shared.config
+    }
+
+    /// Serves a volume under its LUN, and tells those who may use it (REPORTED LUNS DATA HAS CHANGED).
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add_logical_unit(
+        &self,
+        volume: Arc<Volume<D>>,
+    ) -> Result<Arc<LogicalUnit<D>>, AddError> {
+        let _changing = self.changing.lock().await;
+        let lun = volume.lun();
+        if Lun::new(lun).is_none() {
+            return Err(AddError::TooLarge(lun));
+        }
+        if self.units.load().contains_key(&lun) {
+            return Err(AddError::InUse(lun));
+        }
+        let unit = Arc::new(LogicalUnit::open(volume, self.shared.clone()).await);
+        let mut units = Units::clone(&self.units.load());
+        units.insert(lun, unit.clone());
+        self.units.store(Arc::new(units));
+        self.luns_changed(&unit, false);
+        Ok(unit)
+    }
+
+    /// Stops serving a logical unit. When it returns no I/O of it is in flight. False when there was none.
+    pub async fn remove_logical_unit(&self, lun: u16) -> bool {
+        let _changing = self.changing.lock().await;
+        let mut units = Units::clone(&self.units.load());
+        let Some(unit) = units.remove(&lun) else {
+            return false;
+        };
+        self.units.store(Arc::new(units));
+        unit.close().await;
+        self.luns_changed(&unit, true);
+        true
+    }
+
+    /// Takes over the grants of a volume's record. Returns when nobody who lost access has I/O in flight.
+    pub async fn grants_changed(&self, lun: u16) {
+        let Some(unit) = self.logical_unit(lun) else {
+            return;
+        };
+        unit.refresh_grants().await;
+        self.luns_changed(&unit, false);
+    }
+
+    /// Takes over the size of a volume that has grown.
+    pub fn capacity_changed(&self, lun: u16) {
+        if let Some(unit) = self.logical_unit(lun)
+            && unit.refresh_capacity()
+        {
+            unit.attention_all(UnitAttention::CapacityDataChanged, None);
+        }
+    }
+
+    /// Reads the private region of a logical unit that has failed again, as it does by itself when commands come.
+    pub async fn retry(&self, lun: u16) {
+        if let Some(unit) = self.logical_unit(lun) {
+            unit.recover().await;
+        }
+    }
+
+    /// The logical unit with this number.
+    pub fn logical_unit(&self, lun: u16) -> Option<Arc<LogicalUnit<D>>> {
+        self.units.load().get(&lun).cloned()
+    }
+
+    /// All logical units in the order of their numbers.
+    pub fn logical_units(&self) -> Vec<Arc<LogicalUnit<D>>> {
+        self.units.load().values().cloned().collect()
+    }
+
+    /// All sessions that are up.
+    pub fn sessions(&self) -> Vec<Arc<NexusSession<D>>> {
+        let mut sessions: Vec<_> = self.sessions.lock().up.values().cloned().collect();
+        sessions.sort_by_key(|session| session.id());
+        sessions
+    }
+
+    /// A nexus comes up. `peer` is the address of its connection, for the audit trail.
+    ///
+    /// # Errors
+    /// [`AttachError::InUse`].
+    pub fn attach(
+        self: &Arc<Self>,
+        nexus: Nexus,
+        peer: impl Into<Arc<str>>,
+    ) -> Result<Arc<NexusSession<D>>, AttachError<D>> {
+        let session = {
+            let mut sessions = self.sessions.lock();
+            if let Some(session) = sessions.up.get(&nexus) {
+                return Err(AttachError::InUse(session.clone()));
+            }
+            let first_attention = if sessions.departed.contains(&nexus) {
+                UnitAttention::NexusLoss
+            } else {
+                UnitAttention::PowerOnOccurred
+            };
+            let session = Arc::new(NexusSession::new(
+                self.clone(),
+                self.next_session_id.fetch_add(1, SeqCst),
+                nexus.clone(),
+                peer.into(),
+                first_attention,
+            ));
+            sessions.up.insert(nexus, session.clone());
+            session
+        };
+        self.record(&session, EventKind::Attached);
+        Ok(session)
+    }
+
+    /// A session has been detached.
+    pub(crate) fn forget(&self, session: &NexusSession<D>) {
+        let mut sessions = self.sessions.lock();
+        sessions.up.remove(session.nexus());
+        sessions.departed.entry(session.nexus(), ());
+    }
+
+    /// Hard reset of the target: every logical unit; a cold reset ends all sessions as well (RFC 7143 11.5.1).
+    pub(crate) async fn reset(&self, by: &NexusSession<D>, cold: bool) {
+        for unit in self.logical_units() {
+            let sender = unit.access.lock().nexuses.get(by.nexus()).cloned();
+            unit.reset(UnitAttention::ScsiBusReset, sender.as_deref())
+                .await;
+        }
+        self.record(by, EventKind::TargetReset);
+        if cold {
+            for session in self.sessions() {
+                session.request_drop();
+            }
+        }
+    }
+
+    /// Tells every session for which the logical unit came or went that the list of LUNs has changed.
+    fn luns_changed(&self, unit: &LogicalUnit<D>, removed: bool) {
+        for session in self.sessions() {
+            let met = session
+                .attached()
+                .iter()
+                .any(|attached| std::ptr::eq(&*attached.unit, unit));
+            let granted = unit.access.lock().current.grant(session.nexus()) != Grant::None;
+            if met != (granted && !removed) {
+                session.attention(UnitAttention::ReportedLunsDataChanged);
+            }
+        }
+    }
+
+    pub(crate) fn record(&self, session: &NexusSession<D>, kind: EventKind) {
+        self.shared.events.record(Event {
+            volume: None,
+            nexus: Some(session.nexus().clone()),
+            peer: Some(session.peer().to_string()),
+            kind,
+        });
+    }
+}

@@ -1,0 +1,398 @@
+//! Changes of access: persist, publish, drain, answer (promise 1).
+//!
+//! Every function here runs under the logical unit's `change` lock, which it takes itself. None may be called by a
+//! task that is counted in flight: the drain would wait for its caller.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use reservation::effects::{Effects, UnitAttention as ReservationAttention};
+use reservation::machine::{self, LuReservations};
+use reservation::{Command, Nexus, Reject, Topology};
+use scsi::Sense;
+use scsi::sense::AdditionalSense;
+use scsi::unit_attention::UnitAttention;
+use volume::block_device::BlockDevice;
+use volume::private_region::{PrivateRegionError, REGISTRANT_CAPACITY};
+
+use super::LogicalUnit;
+use super::nexus_unit::NexusUnit;
+use super::snapshot::Snapshot;
+use crate::gate::{GateWord, Grant};
+use crate::response::Failure;
+use crate::runtime::EventKind;
+use crate::task_set::AbortedBy;
+
+/// Why a change did not happen.
+enum NotPersisted {
+    /// What is durable is still the state before.
+    Unchanged,
+    /// Nobody knows what is durable.
+    Unknown(String),
+}
+
+/// What `publish` does beside the snapshot.
+#[derive(Default)]
+struct Consequences {
+    abort: Vec<Nexus>,
+    attentions: Vec<(Nexus, UnitAttention)>,
+}
+
+impl From<&Effects> for Consequences {
+    fn from(effects: &Effects) -> Self {
+        let attentions = effects.unit_attentions.iter().map(|(nexus, attention)| {
+            let attention = match attention {
+                ReservationAttention::ReservationsPreempted => UnitAttention::ReservationsPreempted,
+                ReservationAttention::ReservationsReleased => UnitAttention::ReservationsReleased,
+                ReservationAttention::RegistrationsPreempted => {
+                    UnitAttention::RegistrationsPreempted
+                }
+            };
+            (nexus.clone(), attention)
+        });
+        Self {
+            abort: effects.abort.clone(),
+            attentions: attentions.collect(),
+        }
+    }
+}
+
+impl<D: BlockDevice> LogicalUnit<D> {
+    /// Carries out a command that changes reservations, sent by `sender` as the task `own_tag`.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        sender: &NexusUnit,
+        own_tag: u32,
+        command: &Command,
+    ) -> Result<(), Failure> {
+        let _change = self.change.lock().await;
+        let current = self.access.lock().current.clone();
+        if current.unreadable {
+            return Err(self.not_known());
+        }
+        let topology = Topology {
+            target_ports: &self.shared.config.ports,
+            registrant_capacity: REGISTRANT_CAPACITY,
+        };
+        let step = machine::step(&current.reservations, &topology, &sender.nexus, command)
+            .map_err(refusal)?;
+        if step.effects.persist {
+            match self.persist(&current.reservations, &step.state).await {
+                Ok(()) => {}
+                Err(NotPersisted::Unchanged) => {
+                    return Err(Sense::internal_target_failure().into());
+                }
+                Err(NotPersisted::Unknown(reason)) => {
+                    self.fail_closed(reason).await;
+                    return Err(Sense::internal_target_failure().into());
+                }
+            }
+        }
+        let next = Snapshot {
+            reservations: step.state,
+            ..(*current).clone()
+        };
+        let consequences = Consequences::from(&step.effects);
+        let fenced = self
+            .publish(next, &consequences, Some((&sender.nexus, own_tag)))
+            .await;
+        for fact in step.effects.facts {
+            self.record(Some(sender), EventKind::Reservation(fact));
+        }
+        for nexus in fenced.iter().filter(|nexus| **nexus != sender.nexus) {
+            let kind = EventKind::Fenced {
+                nexus: nexus.clone(),
+                aborted: consequences.abort.contains(nexus),
+            };
+            self.record(Some(sender), kind);
+        }
+        Ok(())
+    }
+
+    /// Applies an event to the reservations: nothing that must be durable comes of the events used here.
+    async fn apply(&self, event: &reservation::Event, by: Option<&NexusUnit>) {
+        let current = self.access.lock().current.clone();
+        let step = machine::apply(&current.reservations, event);
+        if step.state == current.reservations {
+            return;
+        }
+        let next = Snapshot {
+            reservations: step.state,
+            ..(*current).clone()
+        };
+        self.publish(next, &Consequences::from(&step.effects), None)
+            .await;
+        for fact in step.effects.facts {
+            self.record(by, EventKind::Reservation(fact));
+        }
+    }
+
+    /// Publishes `next`: what it takes away, then the drain, then what it gives. Returns who lost access.
+    async fn publish(
+        &self,
+        next: Snapshot,
+        consequences: &Consequences,
+        own: Option<(&Nexus, u32)>,
+    ) -> Vec<Nexus> {
+        let mut drain;
+        let mut fenced: Vec<Nexus>;
+        {
+            let mut access = self.access.lock();
+            drain = access.begin(next);
+            fenced = drain.iter().map(|unit| unit.nexus.clone()).collect();
+            for nexus in &consequences.abort {
+                let Some(unit) = access.nexuses.get(nexus).cloned() else {
+                    continue;
+                };
+                let own_tag = own.and_then(|(sender, tag)| (sender == nexus).then_some(tag));
+                self.abort_by_other(&unit, own_tag);
+                unit.prevents_removal.store(false, SeqCst);
+                if !fenced.contains(nexus) {
+                    fenced.push(nexus.clone());
+                    drain.push(unit);
+                }
+            }
+            for (nexus, attention) in &consequences.attentions {
+                access.attention(nexus, *attention);
+            }
+        }
+        for unit in &drain {
+            unit.gate.drain().await;
+        }
+        self.access.lock().finish();
+        fenced
+    }
+
+    /// Aborts the tasks of a nexus on behalf of another nexus: they end as TAS says (SAM-5 5.6).
+    fn abort_by_other(&self, unit: &NexusUnit, except_tag: Option<u32>) {
+        let by = if except_tag.is_some() {
+            AbortedBy::Own
+        } else {
+            AbortedBy::Other
+        };
+        let count = unit
+            .tasks
+            .abort(by, |lun, tag| lun == self.lun && Some(tag) != except_tag);
+        if count > 0 && by == AbortedBy::Other && !self.mode.task_aborted_status() {
+            unit.attention(UnitAttention::CommandsClearedByAnotherInitiator);
+        }
+    }
+
+    async fn persist(
+        &self,
+        before: &LuReservations,
+        after: &LuReservations,
+    ) -> Result<(), NotPersisted> {
+        let region = self
+            .volume
+            .private_region()
+            .map_err(|error| NotPersisted::Unknown(error.to_string()))?;
+        let Err(error) = region.commit(&after.persistent).await else {
+            return Ok(());
+        };
+        if is_full(&error) {
+            return Err(NotPersisted::Unchanged);
+        }
+        tracing::error!(lun = self.lun, %error, "commit to the private region failed");
+        match region.recover().await {
+            Ok(durable) if durable == after.persistent => Ok(()),
+            Ok(durable) if durable == before.persistent => Err(NotPersisted::Unchanged),
+            Ok(_) => Err(NotPersisted::Unknown(
+                "the private region holds a state that is neither the old nor the new one".into(),
+            )),
+            Err(again) => Err(NotPersisted::Unknown(again.to_string())),
+        }
+    }
+
+    /// Refuses everything that needs reservations until they can be read again.
+    async fn fail_closed(&self, reason: String) {
+        tracing::error!(lun = self.lun, reason, "failed closed");
+        self.condition.fail(reason.clone());
+        let current = self.access.lock().current.clone();
+        let next = Snapshot {
+            unreadable: true,
+            ..(*current).clone()
+        };
+        self.publish(next, &Consequences::default(), None).await;
+        self.record(None, EventKind::FailedClosed { reason });
+    }
+
+    /// The answer while reservations are not known; starts to find them out.
+    pub(crate) fn not_known(self: &Arc<Self>) -> Failure {
+        if !self.condition.recovering.swap(true, SeqCst) {
+            let unit = self.clone();
+            let runtime = self.shared.runtime.clone();
+            self.shared.runtime.spawn(Box::pin(async move {
+                unit.recover().await;
+                // Not more often than this, however many commands come.
+                runtime.sleep(Duration::from_secs(1)).await;
+                unit.condition.recovering.store(false, SeqCst);
+            }));
+        }
+        self.condition
+            .sense()
+            .unwrap_or_else(|| Sense::not_ready(AdditionalSense::MANUAL_INTERVENTION_REQUIRED))
+            .into()
+    }
+
+    /// Reads the private region again after a failure; serves again when that succeeds.
+    pub(crate) async fn recover(&self) {
+        let _change = self.change.lock().await;
+        let current = self.access.lock().current.clone();
+        if !current.unreadable {
+            return;
+        }
+        let result = match (self.volume.fault(), self.volume.private_region()) {
+            (Some(fault), _) => Err(fault),
+            (None, Err(error)) => Err(error.to_string()),
+            (None, Ok(region)) => region.recover().await.map_err(|error| error.to_string()),
+        };
+        match result {
+            Ok(state) => {
+                tracing::info!(lun = self.lun, "the private region is readable again");
+                let next = Snapshot {
+                    unreadable: false,
+                    reservations: LuReservations {
+                        persistent: state,
+                        scsi2: current.reservations.scsi2.clone(),
+                    },
+                    ..(*current).clone()
+                };
+                self.publish(next, &Consequences::default(), None).await;
+                self.condition.recovered();
+            }
+            Err(reason) => self.condition.fail(reason),
+        }
+    }
+
+    /// Takes over the grants of the volume's record. Returns the nexuses for which the logical unit came or went.
+    pub(crate) async fn refresh_grants(&self) -> Vec<Nexus> {
+        let _change = self.change.lock().await;
+        let current = self.access.lock().current.clone();
+        let next = Snapshot {
+            record: self.volume.record(),
+            ..(*current).clone()
+        };
+        let nexuses: Vec<Nexus> = self.access.lock().nexuses.keys().cloned().collect();
+        let mut appeared = Vec::new();
+        let mut consequences = Consequences::default();
+        for nexus in nexuses {
+            match (current.grant(&nexus), next.grant(&nexus)) {
+                (before, after) if before == after => {}
+                (Grant::None, _) | (_, Grant::None) => appeared.push(nexus),
+                // The WP bit of the mode parameter header.
+                _ => consequences
+                    .attentions
+                    .push((nexus, UnitAttention::ModeParametersChanged)),
+            }
+        }
+        let fenced = self.publish(next, &consequences, None).await;
+        self.record(None, EventKind::GrantsChanged);
+        for nexus in fenced {
+            let kind = EventKind::Fenced {
+                nexus,
+                aborted: false,
+            };
+            self.record(None, kind);
+        }
+        appeared
+    }
+
+    /// Logical unit reset (SAM-5 6.3.3): aborts all tasks, ends SCSI-2 reservations, brings back the default mode
+    /// parameters, establishes `attention` for every nexus.
+    pub(crate) async fn reset(&self, attention: UnitAttention, by: Option<&NexusUnit>) {
+        let _change = self.change.lock().await;
+        let units: Vec<Arc<NexusUnit>> = self.access.lock().nexuses.values().cloned().collect();
+        for unit in &units {
+            let own = by.is_some_and(|by| by.nexus == unit.nexus);
+            let who = if own {
+                AbortedBy::Own
+            } else {
+                AbortedBy::Other
+            };
+            unit.tasks.abort(who, |lun, _| lun == self.lun);
+            unit.reset();
+            unit.attention(attention);
+        }
+        for unit in &units {
+            unit.gate.drain().await;
+        }
+        self.apply(&reservation::Event::Reset, by).await;
+        self.mode.set(false, false, false);
+        self.condition.set_stopped(false);
+        self.set_gates(GateWord::WRITE_PROTECTED, false);
+        self.set_gates(GateWord::NOT_READY, self.condition.is_not_ready());
+        self.record(by, EventKind::LogicalUnitReset);
+    }
+
+    /// Aborts every task of every nexus (CLEAR TASK SET with TST=001b: only the sender's own, SAM-5 7.4) or the
+    /// sender's (ABORT TASK SET), and waits until their I/O has ended.
+    pub(crate) async fn abort_task_set(&self, unit: &NexusUnit) {
+        unit.tasks.abort(AbortedBy::Own, |lun, _| lun == self.lun);
+        let _change = self.change.lock().await;
+        unit.gate.drain().await;
+    }
+
+    /// Waits until all I/O that was admitted before the call, of any nexus, has ended.
+    pub(crate) async fn drain_all(&self) {
+        let units: Vec<Arc<NexusUnit>> = self.access.lock().nexuses.values().cloned().collect();
+        for unit in units {
+            unit.gate.drain().await;
+        }
+    }
+
+    /// Takes a nexus down: aborts its tasks, waits for their I/O, ends its SCSI-2 reservation.
+    pub(crate) async fn detach(&self, unit: &Arc<NexusUnit>) {
+        let _change = self.change.lock().await;
+        unit.gate.set(GateWord::GONE, true);
+        unit.tasks.abort(AbortedBy::Own, |lun, _| lun == self.lun);
+        unit.gate.drain().await;
+        self.apply(
+            &reservation::Event::NexusLoss(unit.nexus.clone()),
+            Some(unit),
+        )
+        .await;
+        self.access.lock().remove(unit);
+    }
+
+    /// Takes the logical unit down: no command is admitted any more, and all I/O has ended.
+    pub(crate) async fn close(&self) {
+        self.removed.store(true, SeqCst);
+        let _change = self.change.lock().await;
+        self.set_gates(GateWord::GONE, true);
+        self.drain_all().await;
+    }
+}
+
+/// The private region refused the state and changed nothing.
+fn is_full(error: &PrivateRegionError) -> bool {
+    matches!(error, PrivateRegionError::Full { .. })
+}
+
+/// The answer to a refused reservation command.
+fn refusal(reject: Reject) -> Failure {
+    use scsi::sense::{FieldPointer, SenseKey, SenseKeySpecific};
+    let Some(sense) = reject.sense() else {
+        return Failure::Conflict;
+    };
+    let additional = AdditionalSense {
+        code: sense.asc,
+        qualifier: sense.ascq,
+    };
+    let answer = Sense::new(SenseKey::from_low_bits(sense.sense_key), additional);
+    match sense.field {
+        Some(field) => answer.with_specific(SenseKeySpecific::Field(FieldPointer {
+            in_cdb: field.in_cdb,
+            bit: field.bit,
+            byte: field.byte,
+        })),
+        None => answer,
+    }
+    .into()
+}
+
+/// The answer to a command that the column of a nexus does not permit.
+pub(crate) fn column_refusal(column: reservation::access::Column) -> Option<Failure> {
+    column.refusal().map(refusal)
+}
