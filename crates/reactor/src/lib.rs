@@ -26,6 +26,8 @@ mod runtime;
 mod sys;
 mod time;
 
+pub mod conformance;
+
 pub use config::{BACKEND_ENV, Backend, BackendChoice, Config};
 pub use executor::{spawn_local, yield_now};
 pub use file::{Caching, FileDevice, OpenError, OpenOptions};

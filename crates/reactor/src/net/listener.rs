@@ -54,6 +54,23 @@ impl TcpListener {
         })
     }
 
+    /// Takes over a socket that listens already (inherited, or bound by other means).
+    ///
+    /// # Errors
+    /// Those of ioctl(2) and getsockname(2).
+    ///
+    /// # Panics
+    /// When called outside a reactor.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        let core = Core::expect();
+        listener.set_nonblocking(true)?;
+        let local_addr = listener.local_addr()?;
+        Ok(Self {
+            source: Source::new(core, listener.into())?,
+            local_addr,
+        })
+    }
+
     /// The address it listens on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
