@@ -13,17 +13,22 @@
 
 pub mod capacity;
 pub mod cdb;
+pub mod copy;
+pub mod defects;
 mod error;
 pub mod inquiry;
 pub mod lba_status;
+pub mod log;
 pub mod lun;
 pub mod mode;
+pub mod operation_codes;
 pub mod pr;
 pub mod report_luns;
 pub mod sam;
 pub mod sanitize;
 pub mod sense;
 pub mod status;
+pub mod target_port_groups;
 pub mod unit_attention;
 pub mod unmap;
 pub mod vpd;
