@@ -215,18 +215,29 @@ pub fn selector_of(cdb: &[u8]) -> Option<u16> {
 /// The column that `nexus` is in.
 pub fn column(reservations: &LuReservations, nexus: &Nexus) -> Column {
     let state = &reservations.persistent;
-    let registered = state.is_registered(nexus);
-    if state.lost || !registered {
-        return if reservations.scsi2.as_ref() == Some(nexus) && !state.lost {
-            Column::Scsi2Holder
-        } else {
-            column_of_others(reservations)
-        };
+    if state.is_registered(nexus) {
+        column_of_registrant(reservations, nexus)
+    } else if reservations.scsi2.as_ref() == Some(nexus) && !state.lost {
+        Column::Scsi2Holder
+    } else {
+        column_of_others(reservations)
+    }
+}
+
+/// The column of `nexus`, which is registered.
+pub(crate) fn column_of_registrant(reservations: &LuReservations, nexus: &Nexus) -> Column {
+    let state = &reservations.persistent;
+    if state.lost {
+        return Column::InformationLost;
     }
     let Some(reservation) = &state.reservation else {
         return Column::OpenRegistered;
     };
-    if state.is_holder(nexus) {
+    if reservation
+        .holder
+        .as_ref()
+        .is_none_or(|holder| holder == nexus)
+    {
         return Column::Holder;
     }
     match reservation.kind {
@@ -255,5 +266,208 @@ pub fn column_of_others(reservations: &LuReservations) -> Column {
         Some(ReservationType::ExclusiveAccess) => Column::ExclusiveAccess,
         Some(kind) if kind.is_write_exclusive() => Column::WriteExclusiveRegistrants,
         Some(_) => Column::ExclusiveAccessRegistrants,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::ALLOW_COMMANDS;
+
+    fn permits(opcode: u8, selector: u16, column: Column) -> bool {
+        row(opcode, selector).unwrap().permits(column)
+    }
+
+    /// Every command that ringfence implements, with its service actions.
+    #[test]
+    fn implemented_commands_have_rows() {
+        let plain = [
+            0x00, 0x03, 0x04, 0x08, 0x0a, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1c, 0x1d, 0x25, 0x28,
+            0x2a, 0x2e, 0x2f, 0x34, 0x35, 0x37, 0x3b, 0x3c, 0x41, 0x42, 0x4c, 0x4d, 0x55, 0x56,
+            0x57, 0x5a, 0x88, 0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x90, 0x91, 0x93, 0x9c, 0xa0, 0xa8,
+            0xaa, 0xae, 0xaf, 0xb7,
+        ];
+        for opcode in plain {
+            let mut cdb = [0xff; 32];
+            cdb[0] = opcode;
+            assert_eq!(
+                row_of(&cdb).map(|row| (row.opcode(), row.selector())),
+                Some((opcode, None))
+            );
+        }
+        let selected: [(u8, &[u16]); 11] = [
+            (0x1b, &[0, 1]),
+            (0x1e, &[0, 1]),
+            (0x48, &[0x01, 0x02, 0x03, 0x1f]),
+            (0x5e, &[0, 1, 2, 3]),
+            (0x5f, &[0, 1, 2, 3, 4, 5, 6, 7, 8]),
+            (0x83, &[0x00]),
+            (0x84, &[0x00, 0x03, 0x04]),
+            (0x9e, &[0x10, 0x12]),
+            (0xa3, &[0x0a, 0x0c, 0x0d]),
+            (0x7f, &[0x0009, 0x000b]),
+            (0xab, &[0x01]),
+        ];
+        for (opcode, selectors) in selected {
+            for &selector in selectors {
+                assert_eq!(
+                    row(opcode, selector).and_then(Row::selector),
+                    Some(selector),
+                    "{opcode:02x}/{selector:02x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_is_found_and_unknown_commands_are_not() {
+        for wanted in TABLE {
+            assert_eq!(
+                row(wanted.opcode, wanted.selector.unwrap_or(0)),
+                Some(wanted)
+            );
+            assert!(knows_opcode(wanted.opcode));
+        }
+        assert!(!knows_opcode(0xc0) && !knows_opcode(0xff) && !knows_opcode(0x01));
+        assert_eq!(row(0xff, 0), None);
+        assert_eq!(row(0x5f, 0x09), None);
+        assert_eq!(row(0x9e, 0x00), None);
+        assert_eq!(row(0xa3, 0x1f), None);
+        assert_eq!(row(0xb7, 5), row(0xb7, 0));
+    }
+
+    #[test]
+    fn selectors_come_from_the_cdb() {
+        assert_eq!(selector_of(&[]), None);
+        assert_eq!(selector_of(&[0x28]), Some(0));
+        assert_eq!(selector_of(&[0xff]), None);
+        assert_eq!(selector_of(&[0x5f, 0xe7]), Some(7));
+        assert_eq!(selector_of(&[0x5f]), None);
+        assert_eq!(selector_of(&[0x1b, 0, 0, 0, 0x01, 0]), Some(1));
+        assert_eq!(
+            selector_of(&[0x1b, 0, 0, 0, 0x03, 0]),
+            Some(1),
+            "LOEJ does not matter"
+        );
+        assert_eq!(
+            selector_of(&[0x1b, 0, 0, 0, 0x11, 0]),
+            Some(0),
+            "POWER CONDITION"
+        );
+        assert_eq!(selector_of(&[0x1b, 0, 0, 0, 0x00, 0]), Some(0));
+        assert_eq!(selector_of(&[0x1b, 0, 0, 0]), None);
+        assert_eq!(selector_of(&[0x1e, 0, 0, 0, 0x00, 0]), Some(0));
+        assert_eq!(selector_of(&[0x1e, 0, 0, 0, 0x02, 0]), Some(1));
+        let mut variable = [0; 32];
+        variable[0] = 0x7f;
+        variable[9] = 0x0b;
+        assert_eq!(row_of(&variable).map(Row::name), Some("WRITE (32)"));
+        assert_eq!(row_of(&variable[..9]), None);
+    }
+
+    #[test]
+    fn columns_survive_packing() {
+        for column in Column::ALL {
+            assert_eq!(Column::from_code(column.code()), Some(column));
+        }
+        assert_eq!(Column::from_code(14), None);
+        assert!(Column::ALL.len() <= 16);
+    }
+
+    /// Going to a column in which a nexus can do everything takes nothing away; going from there to any other does.
+    #[test]
+    fn narrowing_follows_the_rows() {
+        let open = open_columns();
+        for from in Column::ALL {
+            for to in Column::ALL {
+                let loses = TABLE
+                    .iter()
+                    .any(|row| !row.manages_reservations && row.permits(from) && !row.permits(to));
+                assert_eq!(from.narrows_to(to), loses, "{from:?} to {to:?}");
+            }
+            assert!(!from.narrows_to(from));
+            assert!(open.iter().all(|&to| !from.narrows_to(to)));
+            assert!(
+                open.iter()
+                    .all(|column| column.narrows_to(from) != open.contains(&from))
+            );
+        }
+        assert!(Column::WriteExclusive.narrows_to(Column::ExclusiveAccess));
+        assert!(!Column::ExclusiveAccess.narrows_to(Column::WriteExclusive));
+        assert!(!Column::WriteExclusive.narrows_to(Column::WriteExclusiveRegistrants));
+    }
+
+    /// The columns in which a nexus can do everything with the medium.
+    fn open_columns() -> [Column; 5] {
+        [
+            Column::Open,
+            Column::OpenRegistered,
+            Column::Holder,
+            Column::RegistrantsOnly,
+            Column::Scsi2Holder,
+        ]
+    }
+
+    /// ALLOW COMMANDS (SPC-4 table 208, code 100b) says what the table does.
+    #[test]
+    fn allow_commands_is_the_truth() {
+        assert_eq!(ALLOW_COMMANDS, 0b100);
+        let (write_exclusive, exclusive_access) = (Column::WriteExclusive, Column::ExclusiveAccess);
+        for (opcode, selector) in [
+            (0x00, 0),
+            (0x84, 0x00),
+            (0x84, 0x01),
+            (0x84, 0x03),
+            (0x84, 0x04),
+        ] {
+            assert!(
+                permits(opcode, selector, write_exclusive)
+                    && permits(opcode, selector, exclusive_access)
+            );
+        }
+        let reads = [
+            (0x1a, 0),
+            (0x5a, 0),
+            (0x8c, 0),
+            (0x3c, 0),
+            (0x1c, 0),
+            (0xa3, 0x0c),
+            (0xa3, 0x0d),
+            (0x37, 0),
+            (0xb7, 0),
+        ];
+        for (opcode, selector) in reads {
+            assert!(
+                permits(opcode, selector, write_exclusive)
+                    && !permits(opcode, selector, exclusive_access)
+            );
+        }
+    }
+
+    /// What writes the medium is never permitted where reservations keep writers out.
+    #[test]
+    fn writers_are_kept_out() {
+        for row in TABLE.iter().filter(|row| row.writes_medium()) {
+            for column in Column::ALL {
+                assert_eq!(
+                    row.permits(column),
+                    open_columns().contains(&column),
+                    "{row} in {column:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(Column::NotReady.refusal(), None);
+        assert_eq!(
+            Column::InformationLost.refusal(),
+            Some(Reject::ReservationInformationLost)
+        );
+        assert_eq!(
+            Column::Scsi2Other.refusal(),
+            Some(Reject::ReservationConflict)
+        );
     }
 }

@@ -66,24 +66,26 @@ pub fn step(
     };
     admit(before, nexus, opcode, service_action)?;
 
-    let mut transition = Transition::new(before, nexus);
+    let mut transition = Transition::new(before, Some(nexus));
     match command {
         Command::PersistentReserveOut(out) => match out.service_action {
             ServiceAction::Register | ServiceAction::RegisterAndIgnoreExistingKey => {
-                register::register(&mut transition, topology, out)?;
+                register::register(&mut transition, nexus, topology, out)?;
             }
-            ServiceAction::Reserve => reserve::reserve(&mut transition, out)?,
-            ServiceAction::Release => reserve::release(&mut transition, out)?,
-            ServiceAction::Clear => reserve::clear(&mut transition, out)?,
-            ServiceAction::Preempt => preempt::preempt(&mut transition, out, false)?,
-            ServiceAction::PreemptAndAbort => preempt::preempt(&mut transition, out, true)?,
-            ServiceAction::ReplaceLostReservation => reserve::replace_lost(&mut transition, out)?,
+            ServiceAction::Reserve => reserve::reserve(&mut transition, nexus, out)?,
+            ServiceAction::Release => reserve::release(&mut transition, nexus, out)?,
+            ServiceAction::Clear => reserve::clear(&mut transition, nexus, out)?,
+            ServiceAction::Preempt => preempt::preempt(&mut transition, nexus, out, false)?,
+            ServiceAction::PreemptAndAbort => preempt::preempt(&mut transition, nexus, out, true)?,
+            ServiceAction::ReplaceLostReservation => {
+                reserve::replace_lost(&mut transition, nexus, out)?
+            }
         },
         Command::RegisterAndMove(out) => {
-            register::register_and_move(&mut transition, topology, out)?
+            register::register_and_move(&mut transition, nexus, topology, out)?
         }
-        Command::Reserve => scsi2_reserve(&mut transition)?,
-        Command::Release => scsi2_release(&mut transition)?,
+        Command::Reserve => scsi2_reserve(&mut transition, nexus)?,
+        Command::Release => scsi2_release(&mut transition, nexus)?,
     }
     Ok(transition.finish())
 }
@@ -110,8 +112,7 @@ pub fn admit(
 
 /// Applies something that is not a command.
 pub fn apply(before: &LuReservations, event: &Event) -> Step {
-    // Nobody is exempt from the consequences of an event; the transition's sender matters to commands only.
-    let mut transition = Transition::without_sender(before);
+    let mut transition = Transition::new(before, None);
     match event {
         Event::Reset => drop_scsi2(&mut transition),
         Event::NexusLoss(nexus) => {
@@ -140,25 +141,24 @@ pub fn apply(before: &LuReservations, event: &Event) -> Step {
 }
 
 /// RESERVE(6) and RESERVE(10): SPC-2 7.21.2 with the exceptions of SPC-4 5.13.3.
-fn scsi2_reserve(transition: &mut Transition<'_>) -> Result<(), Reject> {
-    if exempt_from_scsi2(transition)? {
+fn scsi2_reserve(transition: &mut Transition<'_>, sender: &Nexus) -> Result<(), Reject> {
+    if exempt_from_scsi2(transition.before, sender)? {
         return Ok(());
     }
-    let sender = transition.sender().clone();
     if transition.after.scsi2.is_none() {
         transition.facts.push(Fact::Scsi2Reserved(sender.clone()));
-        transition.after.scsi2 = Some(sender);
+        transition.after.scsi2 = Some(sender.clone());
     }
     Ok(())
 }
 
 /// RELEASE(6) and RELEASE(10): SPC-2 7.16.2 with the exceptions of SPC-4 5.13.3. Releasing what another nexus has
 /// reserved, or what nobody has, is no error and does nothing.
-fn scsi2_release(transition: &mut Transition<'_>) -> Result<(), Reject> {
-    if exempt_from_scsi2(transition)? {
+fn scsi2_release(transition: &mut Transition<'_>, sender: &Nexus) -> Result<(), Reject> {
+    if exempt_from_scsi2(transition.before, sender)? {
         return Ok(());
     }
-    if transition.after.scsi2.as_ref() == Some(transition.sender()) {
+    if transition.after.scsi2.as_ref() == Some(sender) {
         drop_scsi2(transition);
     }
     Ok(())
@@ -167,10 +167,10 @@ fn scsi2_release(transition: &mut Transition<'_>) -> Result<(), Reject> {
 /// Whether RESERVE or RELEASE is answered with GOOD and ignored: its sender holds the persistent reservation, or is
 /// registered under one for registrants (SPC-4 5.13.3). Anything else conflicts while anyone is registered (SPC-2
 /// 5.5.1).
-fn exempt_from_scsi2(transition: &Transition<'_>) -> Result<bool, Reject> {
-    match access::column(transition.before, transition.sender()) {
+fn exempt_from_scsi2(before: &LuReservations, sender: &Nexus) -> Result<bool, Reject> {
+    match access::column(before, sender) {
         Column::Holder | Column::RegistrantsOnly => Ok(true),
-        _ if transition.before.persistent.registrants.is_empty() => Ok(false),
+        _ if before.persistent.registrants.is_empty() => Ok(false),
         _ => Err(Reject::ReservationConflict),
     }
 }
@@ -180,3 +180,6 @@ fn drop_scsi2(transition: &mut Transition<'_>) {
         transition.facts.push(Fact::Scsi2Released(holder));
     }
 }
+
+#[cfg(test)]
+mod tests;

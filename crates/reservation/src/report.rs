@@ -157,3 +157,190 @@ pub fn read_full_status(state: &State, target_ports: &[u16]) -> FullStatusList {
         descriptors,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Nexus, Registrant, Reservation};
+
+    fn initiator(name: &str) -> InitiatorPort {
+        InitiatorPort {
+            name: name.into(),
+            isid: [0; 6],
+        }
+    }
+
+    /// Registrants as (name, port, key, ALL_TG_PT).
+    fn state(registrants: &[(&str, u16, u64, bool)]) -> State {
+        let registrants = registrants
+            .iter()
+            .map(|&(name, target_port, key, all_target_ports)| {
+                (
+                    Nexus {
+                        initiator: initiator(name),
+                        target_port,
+                    },
+                    Registrant {
+                        key: Key(key),
+                        all_target_ports,
+                    },
+                )
+            });
+        State {
+            generation: 7,
+            registrants: registrants.collect(),
+            ..State::default()
+        }
+    }
+
+    fn reserve(state: &mut State, kind: ReservationType, holder: Option<(&str, u16)>) {
+        let holder = holder.map(|(name, target_port)| Nexus {
+            initiator: initiator(name),
+            target_port,
+        });
+        state.reservation = Some(Reservation { kind, holder });
+    }
+
+    #[test]
+    fn keys_are_reported_with_duplicates() {
+        let keys = read_keys(&state(&[
+            ("a", 1, 5, false),
+            ("b", 1, 5, false),
+            ("a", 2, 6, false),
+        ]));
+        assert_eq!(
+            keys,
+            Keys {
+                generation: 7,
+                keys: vec![Key(5), Key(6), Key(5)]
+            }
+        );
+    }
+
+    #[test]
+    fn the_reservation_is_reported_with_the_holders_key_or_zero() {
+        let mut state = state(&[("a", 1, 5, false), ("b", 1, 6, false)]);
+        assert_eq!(
+            read_reservation(&state),
+            HeldReservation {
+                generation: 7,
+                reservation: None
+            }
+        );
+        reserve(&mut state, ReservationType::ExclusiveAccess, Some(("b", 1)));
+        assert_eq!(
+            read_reservation(&state).reservation,
+            Some((ReservationType::ExclusiveAccess, Key(6)))
+        );
+        reserve(
+            &mut state,
+            ReservationType::ExclusiveAccessAllRegistrants,
+            None,
+        );
+        assert_eq!(
+            read_reservation(&state).reservation,
+            Some((ReservationType::ExclusiveAccessAllRegistrants, Key(0)))
+        );
+    }
+
+    #[test]
+    fn only_activation_varies_in_the_capabilities() {
+        let mut state = State::default();
+        let off = report_capabilities(&state);
+        state.aptpl = true;
+        let on = report_capabilities(&state);
+        assert_eq!(
+            on,
+            Capabilities {
+                persist_through_power_loss_activated: true,
+                ..off
+            }
+        );
+        assert!(!off.persist_through_power_loss_activated && off.persist_through_power_loss);
+        assert_eq!(on.types.len(), 6);
+    }
+
+    /// Target ports of the descriptors; `None` for all in one.
+    fn ports(state: &State) -> Vec<Option<u16>> {
+        read_full_status(state, &[2, 1])
+            .descriptors
+            .iter()
+            .map(|descriptor| descriptor.target_port)
+            .collect()
+    }
+
+    #[test]
+    fn full_status_has_one_descriptor_for_all_target_ports_only_when_that_is_true() {
+        let all = [("a", 1, 5, true), ("a", 2, 5, true)];
+        assert_eq!(ports(&state(&all)), [None]);
+        assert_eq!(
+            ports(&state(&[("a", 1, 5, false), ("a", 2, 5, false)])),
+            [Some(1), Some(2)]
+        );
+        assert_eq!(
+            ports(&state(&[("a", 1, 5, true), ("a", 2, 6, true)])),
+            [Some(1), Some(2)],
+            "keys differ"
+        );
+        assert_eq!(
+            ports(&state(&[("a", 1, 5, true), ("a", 2, 5, false)])),
+            [Some(1), Some(2)],
+            "one came later"
+        );
+        assert_eq!(
+            ports(&state(&[("a", 2, 5, true)])),
+            [Some(2)],
+            "a port is missing"
+        );
+        assert_eq!(
+            ports(&state(&[
+                ("a", 1, 5, true),
+                ("a", 2, 5, true),
+                ("a", 3, 5, true)
+            ])),
+            [Some(1), Some(2), Some(3)]
+        );
+
+        let mut held = state(&all);
+        reserve(&mut held, ReservationType::WriteExclusive, Some(("a", 1)));
+        assert_eq!(ports(&held), [Some(1), Some(2)], "one of them holds");
+        reserve(
+            &mut held,
+            ReservationType::WriteExclusiveAllRegistrants,
+            None,
+        );
+        assert_eq!(ports(&held), [None], "both of them hold");
+    }
+
+    #[test]
+    fn full_status_tells_who_holds() {
+        let mut state = state(&[("a", 1, 5, true), ("a", 2, 5, true), ("b", 2, 6, false)]);
+        reserve(
+            &mut state,
+            ReservationType::WriteExclusiveRegistrantsOnly,
+            Some(("b", 2)),
+        );
+        let status = |name, key, target_port, holds| FullStatus {
+            key: Key(key),
+            initiator: initiator(name),
+            target_port,
+            holds,
+        };
+        assert_eq!(
+            read_full_status(&state, &[1, 2]),
+            FullStatusList {
+                generation: 7,
+                descriptors: vec![
+                    status("a", 5, None, None),
+                    status(
+                        "b",
+                        6,
+                        Some(2),
+                        Some(ReservationType::WriteExclusiveRegistrantsOnly)
+                    ),
+                ],
+            }
+        );
+        assert_eq!(read_full_status(&State::default(), &[1, 2]).descriptors, []);
+    }
+}

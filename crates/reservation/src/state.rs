@@ -228,3 +228,106 @@ pub enum StateError {
     #[error("the holder of the reservation is not registered")]
     HolderNotRegistered,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nexus(name: &str) -> Nexus {
+        Nexus {
+            initiator: InitiatorPort {
+                name: name.into(),
+                isid: [0; 6],
+            },
+            target_port: 1,
+        }
+    }
+
+    fn state(
+        registrants: &[(&str, u64)],
+        reservation: Option<(ReservationType, Option<&str>)>,
+    ) -> State {
+        let registrants = registrants.iter().map(|&(name, key)| {
+            (
+                nexus(name),
+                Registrant {
+                    key: Key(key),
+                    all_target_ports: false,
+                },
+            )
+        });
+        State {
+            registrants: registrants.collect(),
+            reservation: reservation.map(|(kind, holder)| Reservation {
+                kind,
+                holder: holder.map(nexus),
+            }),
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn type_codes_round_trip() {
+        let known: Vec<u8> = (0..=255)
+            .filter(|&code| ReservationType::from_code(code).is_some())
+            .collect();
+        assert_eq!(known, [1, 3, 5, 6, 7, 8]);
+        for kind in ReservationType::ALL {
+            assert_eq!(ReservationType::from_code(kind.code()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn types_are_sorted_into_families() {
+        let codes = |family: fn(ReservationType) -> bool| {
+            ReservationType::ALL
+                .into_iter()
+                .filter(|&kind| family(kind))
+                .map(ReservationType::code)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(codes(ReservationType::is_write_exclusive), [1, 5, 7]);
+        assert_eq!(codes(ReservationType::is_registrants_only), [5, 6]);
+        assert_eq!(codes(ReservationType::is_all_registrants), [7, 8]);
+    }
+
+    #[test]
+    fn only_sound_states_pass_the_check() {
+        use ReservationType::{ExclusiveAccessAllRegistrants as All, WriteExclusive as One};
+        let a = [("a", 1)];
+        assert_eq!(State::default().check(), Ok(()));
+        assert_eq!(state(&a, None).check(), Ok(()));
+        assert_eq!(state(&a, Some((One, Some("a")))).check(), Ok(()));
+        assert_eq!(state(&a, Some((All, None))).check(), Ok(()));
+        assert_eq!(state(&[("a", 0)], None).check(), Err(StateError::ZeroKey));
+        assert_eq!(
+            state(&a, Some((All, Some("a")))).check(),
+            Err(StateError::HolderOfAllRegistrants)
+        );
+        assert_eq!(
+            state(&[], Some((All, None))).check(),
+            Err(StateError::NoRegistrants)
+        );
+        assert_eq!(
+            state(&a, Some((One, None))).check(),
+            Err(StateError::NoHolder)
+        );
+        assert_eq!(
+            state(&a, Some((One, Some("b")))).check(),
+            Err(StateError::HolderNotRegistered)
+        );
+    }
+
+    #[test]
+    fn every_registrant_holds_an_all_registrants_reservation() {
+        let state = state(
+            &[("a", 1), ("b", 2)],
+            Some((ReservationType::WriteExclusiveAllRegistrants, None)),
+        );
+        assert!(
+            state.is_holder(&nexus("a"))
+                && state.is_holder(&nexus("b"))
+                && !state.is_holder(&nexus("c"))
+        );
+    }
+}

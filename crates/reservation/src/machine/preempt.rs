@@ -19,13 +19,13 @@ enum Action {
 /// PREEMPT, and PREEMPT AND ABORT with `abort`.
 pub(super) fn preempt(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     out: &PersistentReserveOut,
     abort: bool,
 ) -> Result<(), Reject> {
-    transition.authenticate(out.reservation_key)?;
+    transition.authenticate(sender, out.reservation_key)?;
     refuse_spec_i_pt(out)?;
     let state = &transition.before.persistent;
-    let sender = transition.sender();
     let preempted_key = Key(out.service_action_reservation_key);
     let all_registrants = state
         .reservation
@@ -76,7 +76,7 @@ pub(super) fn preempt(
             transition.unregister(others, Cause::Preempt);
             if !unchanged {
                 transition.end_reservation(Cause::Preempt);
-                transition.establish_reservation(kind);
+                transition.establish_reservation(sender, kind);
             }
             if existing.is_some_and(|existing| existing.kind != kind) {
                 transition.attention_to_registrants(UnitAttention::ReservationsReleased);

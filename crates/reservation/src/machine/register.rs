@@ -11,12 +11,12 @@ use crate::state::{InitiatorPort, Key, Nexus, Reservation};
 /// REGISTER by table 67, REGISTER AND IGNORE EXISTING KEY by table 68, both on the nexuses of table 69.
 pub(super) fn register(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     topology: &Topology<'_>,
     out: &PersistentReserveOut,
 ) -> Result<(), Reject> {
     let spec_i_pt = Reject::InvalidFieldInParameterList(ParameterField::SpecifyInitiatorPorts);
     let state = &transition.before.persistent;
-    let sender = transition.sender();
     let checks_key = out.service_action == ServiceAction::Register;
     let sender_key = state.key_of(sender);
 
@@ -48,11 +48,9 @@ pub(super) fn register(
     if new_key == 0 {
         unregister(transition, own);
     } else {
+        // The sender is not registered if anyone is specified, so its own TransportID among them adds nothing.
         let mut registered = own;
         for initiator in out.specified_initiator_ports.iter().flatten() {
-            if *initiator == sender.initiator {
-                continue;
-            }
             let specified = nexuses(initiator, sender, topology, out.all_target_ports);
             if specified.iter().any(|nexus| state.is_registered(nexus)) {
                 return Err(Reject::InvalidFieldInParameterList(
@@ -120,14 +118,14 @@ fn check_capacity(registrants: usize, added: usize, topology: &Topology<'_>) -> 
 /// about the fields.
 pub(super) fn register_and_move(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     topology: &Topology<'_>,
     out: &RegisterAndMove,
 ) -> Result<(), Reject> {
     let state = &transition.before.persistent;
-    let sender = transition.sender();
     let invalid = Reject::InvalidFieldInParameterList;
 
-    transition.authenticate(out.reservation_key)?;
+    transition.authenticate(sender, out.reservation_key)?;
     let kind = match &state.reservation {
         None => return Err(Reject::InvalidFieldInCdb(CdbField::ServiceAction)),
         Some(reservation) if reservation.holder.as_ref() != Some(sender) => {

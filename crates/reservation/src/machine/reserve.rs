@@ -4,7 +4,7 @@ use super::transition::{Transition, requested_type};
 use crate::command::PersistentReserveOut;
 use crate::effects::{Cause, Fact, UnitAttention};
 use crate::reject::{ParameterField, Reject};
-use crate::state::Key;
+use crate::state::{Key, Nexus};
 
 /// SPEC_I_PT is invalid with every service action but REGISTER (SPC-4 6.16.3).
 pub(super) fn refuse_spec_i_pt(out: &PersistentReserveOut) -> Result<(), Reject> {
@@ -19,13 +19,14 @@ pub(super) fn refuse_spec_i_pt(out: &PersistentReserveOut) -> Result<(), Reject>
 /// RESERVE. The access table has already refused anyone but the holder while there is a reservation.
 pub(super) fn reserve(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     out: &PersistentReserveOut,
 ) -> Result<(), Reject> {
-    transition.authenticate(out.reservation_key)?;
+    transition.authenticate(sender, out.reservation_key)?;
     refuse_spec_i_pt(out)?;
     let kind = requested_type(out.scope, out.kind)?;
     match &transition.before.persistent.reservation {
-        None => transition.establish_reservation(kind),
+        None => transition.establish_reservation(sender, kind),
         Some(existing) if existing.kind == kind => {}
         Some(_) => return Err(Reject::ReservationConflict),
     }
@@ -35,15 +36,16 @@ pub(super) fn reserve(
 /// RELEASE. For anyone but a holder GOOD and nothing done, whatever SCOPE and TYPE say.
 pub(super) fn release(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     out: &PersistentReserveOut,
 ) -> Result<(), Reject> {
-    transition.authenticate(out.reservation_key)?;
+    transition.authenticate(sender, out.reservation_key)?;
     refuse_spec_i_pt(out)?;
     let state = &transition.before.persistent;
     let Some(existing) = state
         .reservation
         .as_ref()
-        .filter(|_| state.is_holder(transition.sender()))
+        .filter(|_| state.is_holder(sender))
     else {
         return Ok(());
     };
@@ -61,9 +63,10 @@ pub(super) fn release(
 /// CLEAR.
 pub(super) fn clear(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     out: &PersistentReserveOut,
 ) -> Result<(), Reject> {
-    transition.authenticate(out.reservation_key)?;
+    transition.authenticate(sender, out.reservation_key)?;
     refuse_spec_i_pt(out)?;
     transition.attention_to_registrants(UnitAttention::ReservationsPreempted);
     transition.end_reservation(Cause::Clear);
@@ -83,6 +86,7 @@ pub(super) fn clear(
 /// was lost: INVALID RELEASE. No unit attention is established, and PRGENERATION starts again at zero.
 pub(super) fn replace_lost(
     transition: &mut Transition<'_>,
+    sender: &Nexus,
     out: &PersistentReserveOut,
 ) -> Result<(), Reject> {
     let invalid = |field| Err(Reject::InvalidFieldInParameterList(field));
@@ -111,11 +115,11 @@ pub(super) fn replace_lost(
         .collect();
     transition.unregister(everyone, Cause::ReplaceLost);
     transition.register(
-        transition.sender().clone(),
+        sender.clone(),
         Key(out.service_action_reservation_key),
         false,
     );
-    transition.establish_reservation(kind);
+    transition.establish_reservation(sender, kind);
     transition.set_aptpl(out.aptpl);
     transition.after.persistent.generation = 0;
     transition.after.persistent.lost = false;
