@@ -1,6 +1,6 @@
 //! RFC 7143, sans-IO: both ends of an iSCSI connection as state machines.
 //!
-//! **I/O model.** [`target::Connection`] and its counterpart hold no socket and no clock. A driver feeds
+//! **I/O model.** [`target::Connection`] and [`initiator::Connection`] hold no socket and no clock. A driver feeds
 //! received bytes and the time, takes events out, answers them, and sends the chunks that come out.
 //!
 //! **Error model.** What the peer does wrong is answered as the RFC says (Reject, login status, SCSI sense) and
@@ -18,6 +18,7 @@ pub mod buffer;
 pub mod chap;
 pub mod digest;
 mod frame;
+pub mod initiator;
 mod negotiate;
 mod output;
 mod parameters;
@@ -25,6 +26,9 @@ pub mod pdu;
 pub mod sequence;
 pub mod target;
 pub mod text;
+
+#[cfg(test)]
+mod tests;
 
 pub use negotiate::NegotiationError;
 pub use parameters::{DEFAULT_DATA_SEGMENT_BYTES, SessionParameters, SessionType};

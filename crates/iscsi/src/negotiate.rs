@@ -244,7 +244,6 @@ impl Negotiation {
         text::put(out, "MaxRecvDataSegmentLength", &length.to_string());
     }
 
-    #[allow(dead_code)] // the initiator end follows
     /// Offers everything, as an initiator does at the beginning of the operational stage.
     pub fn offer(&mut self, out: &mut Vec<u8>) {
         for (key, name, _, irrelevant) in KEYS {
@@ -459,7 +458,6 @@ fn allows_digest(ability: &[bool], choice: &str) -> bool {
     }
 }
 
-#[allow(dead_code)]
 fn digest_list(ability: &[bool]) -> String {
     let names: Vec<_> = ability
         .iter()

@@ -153,6 +153,11 @@ impl Connection {
         self.out.pending_bytes()
     }
 
+    /// Bytes held for the data of tasks and of requests that wait for others (of `Config::data_budget_bytes`).
+    pub fn buffered_bytes(&self) -> usize {
+        self.charged + self.held_bytes
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called, if nothing else happens.
     pub fn next_timeout(&self) -> Option<Instant> {
         match self.phase {

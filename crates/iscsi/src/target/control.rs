@@ -245,3 +245,22 @@ impl TaskResponse {
         }
     }
 }
+
+impl TaskFunction {
+    /// The number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::AbortTask => 1,
+            Self::AbortTaskSet => 2,
+            Self::ClearAca => 3,
+            Self::ClearTaskSet => 4,
+            Self::LogicalUnitReset => 5,
+            Self::TargetWarmReset => 6,
+            Self::TargetColdReset => 7,
+            Self::QueryTask => 9,
+            Self::QueryTaskSet => 10,
+            Self::ITNexusReset => 11,
+            Self::QueryAsynchronousEvent => 12,
+        }
+    }
+}
