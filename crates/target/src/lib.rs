@@ -14,7 +14,6 @@
 //! **Errors.** A command fails with sense data or a status ([`Failure`]), turned into bytes at one place
 //! ([`Response`]).
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 pub mod attention;
 mod commands;

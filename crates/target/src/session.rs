@@ -158,7 +158,7 @@ impl<D: BlockDevice> NexusSession<D> {
     }
 
     /// The logical unit, if the initiator may see it.
-    fn visible(&self, lun: u16) -> Option<Arc<Attached<D>>> {
+    pub(crate) fn visible(&self, lun: u16) -> Option<Arc<Attached<D>>> {
         self.lookup(lun)
             .filter(|attached| attached.nexus.gate.word().grant() != Grant::None)
     }
@@ -166,7 +166,7 @@ impl<D: BlockDevice> NexusSession<D> {
     fn lookup(&self, lun: u16) -> Option<Arc<Attached<D>>> {
         let units = self.units.load();
         match units.get(usize::from(lun)) {
-            Some(Some(attached)) if !attached.unit.removed.load(SeqCst) => Some(attached.clone()),
+            Some(Some(attached)) if !attached.unit.is_removed() => Some(attached.clone()),
             _ => self.attach(lun),
         }
     }
@@ -217,6 +217,13 @@ impl<D: BlockDevice> NexusSession<D> {
     pub(crate) fn attention(&self, attention: UnitAttention) {
         for attached in self.attached() {
             attached.nexus.attention(attention);
+        }
+    }
+
+    /// Clears a condition on every logical unit this session has met.
+    pub(crate) fn clear_attention(&self, attention: UnitAttention) {
+        for attached in self.attached() {
+            attached.nexus.clear_attention(attention);
         }
     }
 

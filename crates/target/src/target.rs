@@ -191,6 +191,11 @@ impl<D: BlockDevice> Target<D> {
         sessions
     }
 
+    /// The session of a nexus that is up.
+    pub fn session(&self, nexus: &Nexus) -> Option<Arc<NexusSession<D>>> {
+        self.sessions.lock().up.get(nexus).cloned()
+    }
+
     /// A nexus comes up. `peer` is the address of its connection, for the audit trail.
     ///
     /// # Errors

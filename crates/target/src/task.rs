@@ -194,14 +194,7 @@ impl<D: BlockDevice> Task<D> {
 
     /// Enters the gate: from here until the token is dropped the task counts as in flight.
     pub(crate) fn admit(&self) -> Result<Admitted<'_, D>, Failure> {
-        let (epoch, word) = self.attached().nexus.gate.enter();
-        let admitted = Admitted {
-            task: self,
-            epoch,
-            busy: Cell::new(false),
-        };
-        admitted.judge(word)?;
-        Ok(admitted)
+        Admitted::new(self, self.attached(), self.id, self.row)
     }
 
     /// Judges the task without entering the gate: for commands that do not touch the medium.
@@ -265,26 +258,61 @@ fn judge<D: BlockDevice>(
     Ok(())
 }
 
-/// A task that has entered the gate.
+/// A task that has entered the gate of its nexus on a logical unit, for a command: its own, or one that stands for a
+/// part of it.
 pub(crate) struct Admitted<'a, D: BlockDevice> {
     task: &'a Task<D>,
+    attached: &'a Attached<D>,
+    id: CommandId,
+    row: &'static Row,
     epoch: u8,
     /// An I/O has been started and not completed.
     busy: Cell<bool>,
 }
 
-impl<D: BlockDevice> Admitted<'_, D> {
+impl<'a, D: BlockDevice> Admitted<'a, D> {
+    /// Enters the gate of `attached`, a logical unit of the same nexus, as if `id` had been sent there.
+    pub(crate) fn enter(
+        task: &'a Task<D>,
+        attached: &'a Attached<D>,
+        id: CommandId,
+    ) -> Result<Self, Failure> {
+        let descriptor = id.descriptor();
+        let selector = descriptor.service_action.unwrap_or(0);
+        let row = reservation::access::row(descriptor.operation_code, selector.into())
+            .ok_or_else(Sense::invalid_operation_code)?;
+        Self::new(task, attached, id, row)
+    }
+
+    fn new(
+        task: &'a Task<D>,
+        attached: &'a Attached<D>,
+        id: CommandId,
+        row: &'static Row,
+    ) -> Result<Self, Failure> {
+        let (epoch, word) = attached.nexus.gate.enter();
+        let admitted = Self {
+            task,
+            attached,
+            id,
+            row,
+            epoch,
+            busy: Cell::new(false),
+        };
+        admitted.judge(word)?;
+        Ok(admitted)
+    }
+
     fn judge(&self, word: GateWord) -> Result<(), Failure> {
-        let task = self.task;
-        if task.is_aborted() {
+        if self.task.is_aborted() {
             return Err(Failure::Aborted);
         }
-        judge(task.attached(), task.id, task.row, word)
+        judge(self.attached, self.id, self.row, word)
     }
 
     /// The logical unit.
     pub(crate) fn unit(&self) -> &Arc<LogicalUnit<D>> {
-        &self.task.attached().unit
+        &self.attached.unit
     }
 
     /// Shares the blocks with other ordinary transfers, against COMPARE AND WRITE and the like.
@@ -299,7 +327,7 @@ impl<D: BlockDevice> Admitted<'_, D> {
 
     /// Looks again, between the parts of a long command.
     pub(crate) fn recheck(&self) -> Result<(), Failure> {
-        self.judge(self.task.attached().nexus.gate.word())
+        self.judge(self.attached.nexus.gate.word())
     }
 
     /// Runs one device operation.
@@ -319,6 +347,6 @@ impl<D: BlockDevice> Drop for Admitted<'_, D> {
             tracing::error!("a task was dropped while its I/O was in flight");
             return;
         }
-        self.task.attached().nexus.gate.leave(self.epoch);
+        self.attached.nexus.gate.leave(self.epoch);
     }
 }

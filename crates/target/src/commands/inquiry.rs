@@ -23,7 +23,7 @@ use crate::session::Attached;
 use crate::target::Shared;
 use crate::task::Task;
 
-const VENDOR: &str = "RINGFNCE";
+pub(crate) const VENDOR: &str = "RINGFNCE";
 const PRODUCT: &str = "Shared volume";
 
 /// The granularity in which space is given back and transfers are best aligned, in bytes.

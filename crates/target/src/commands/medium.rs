@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use scsi::capacity::Capacity;
 use scsi::cdb::{
     PreventAllowMediumRemoval, ReadCapacity16, ReadDefectData, StartStopUnit, SynchronizeCache,
-    TransferSize,
 };
-use scsi::{Sense, truncated};
+use scsi::{Sense, defects, truncated};
 use volume::block_device::BlockDevice;
 
 use super::Reply;
@@ -83,16 +82,8 @@ pub(crate) fn read_defect_data<D: BlockDevice>(
     command: &ReadDefectData,
 ) -> Result<Reply, Failure> {
     task.admit()?;
-    let lists =
-        u8::from(command.primary) << 4 | u8::from(command.grown) << 3 | command.format & 0x07;
-    let header: &[u8] = match command.size {
-        TransferSize::Ten => &[0, lists, 0, 0],
-        _ => &[0, lists, 0, 0, 0, 0, 0, 0],
-    };
-    Ok(Reply::data(truncated(
-        header.to_vec(),
-        command.allocation_length,
-    )))
+    let data = defects::encode_empty(command);
+    Ok(Reply::data(truncated(data, command.allocation_length)))
 }
 
 /// START STOP UNIT (SBC-3 5.25). Stopping flushes, unless told not to; there are no power conditions but ACTIVE.
@@ -111,7 +102,7 @@ pub(crate) async fn start_stop<D: BlockDevice>(
     }
     if command.start {
         unit.condition.set_stopped(false);
-        unit.set_gates(GateWord::NOT_READY, unit.condition.is_not_ready());
+        unit.refresh_readiness();
         return Ok(Reply::good());
     }
     {

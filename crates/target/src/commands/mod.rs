@@ -9,7 +9,9 @@ mod mode;
 pub(crate) mod plan;
 mod provisioning;
 pub(crate) mod read_write;
+mod report;
 mod reservations;
+mod sanitize;
 pub(crate) mod table;
 pub(crate) mod unknown_lun;
 mod verify;
@@ -93,7 +95,16 @@ pub(crate) async fn dispatch<D: BlockDevice>(
         Cdb::WriteSame(command) => provisioning::write_same(task, command, data).await,
         Cdb::Unmap(_) => provisioning::unmap(task, data).await,
         Cdb::GetLbaStatus(command) => provisioning::get_lba_status(task, command).await,
-        _ => Err(scsi::Sense::invalid_operation_code().into()),
+        Cdb::Sanitize(command) => sanitize::sanitize(task, command, data).await,
+        Cdb::LogSense(command) => report::log(task, command),
+        Cdb::ReportLuns(command) => report::report_luns(task, command),
+        Cdb::ReportTargetPortGroups(command) => report::port_groups(task, command),
+        Cdb::ReportSupportedOperationCodes(command) => report::operation_codes(task, command),
+        Cdb::ReportSupportedTaskManagementFunctions(command) => {
+            report::task_management_functions(task, command)
+        }
+        Cdb::ExtendedCopy(_) => copy::extended_copy(task, data).await,
+        Cdb::ReceiveCopyResults(command) => copy::receive_results(task, command),
     }
 }
 

@@ -27,6 +27,16 @@ pub(crate) fn supported() -> impl Iterator<Item = &'static CommandDescriptor> {
     COMMANDS.iter().filter(|command| is_supported(command.id))
 }
 
+/// Recommended command timeout in seconds: what a busy device may need, and for SANITIZE a whole medium.
+pub(crate) fn timeout_seconds(id: CommandId) -> u32 {
+    use CommandId as C;
+    match id {
+        C::SanitizeOverwrite | C::SanitizeBlockErase => 24 * 60 * 60,
+        C::ExtendedCopyLid1 | C::WriteSame10 | C::WriteSame16 | C::Unmap => 300,
+        _ => 60,
+    }
+}
+
 /// When the command runs although the logical unit is not ready.
 pub(crate) fn readiness(id: CommandId) -> Readiness {
     use CommandId as C;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use event_listener::listener;
 use reservation::effects::{Effects, UnitAttention as ReservationAttention};
 use reservation::machine::{self, LuReservations};
 use reservation::{Command, Nexus, Reject, Topology};
@@ -322,7 +323,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
         self.mode.set(false, false, false);
         self.condition.set_stopped(false);
         self.set_gates(GateWord::WRITE_PROTECTED, false);
-        self.set_gates(GateWord::NOT_READY, self.condition.is_not_ready());
+        self.refresh_readiness();
         self.record(by, EventKind::LogicalUnitReset);
     }
 
@@ -362,6 +363,13 @@ impl<D: BlockDevice> LogicalUnit<D> {
         let _change = self.change.lock().await;
         self.set_gates(GateWord::GONE, true);
         self.drain_all().await;
+        loop {
+            listener!(self.condition.sanitize_ended => ended);
+            if self.condition.sanitize_progress().is_none() {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 

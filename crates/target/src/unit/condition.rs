@@ -18,6 +18,8 @@ pub(crate) struct Condition {
     sanitize: AtomicU32,
     /// The last sanitize operation failed: the medium is neither old nor clean (SBC-3 4.11.4).
     sanitize_failed: AtomicBool,
+    /// AUSE of the last SANITIZE: the failed state may be left without sanitizing again.
+    unrestricted_exit: AtomicBool,
     /// Notified when a sanitize operation ends.
     pub(crate) sanitize_ended: Event,
     failure: Mutex<Option<String>>,
@@ -31,6 +33,7 @@ impl Default for Condition {
             stopped: AtomicBool::new(false),
             sanitize: AtomicU32::new(IDLE),
             sanitize_failed: AtomicBool::new(false),
+            unrestricted_exit: AtomicBool::new(false),
             sanitize_ended: Event::new(),
             failure: Mutex::new(None),
             recovering: AtomicBool::new(false),
@@ -70,14 +73,15 @@ impl Condition {
         (progress != IDLE).then_some(progress.min(0xffff) as u16)
     }
 
-    /// Begins a sanitize operation; false when one is running.
-    pub(crate) fn begin_sanitize(&self) -> bool {
+    /// Begins a sanitize operation; false when one is running. `unrestricted_exit` is AUSE.
+    pub(crate) fn begin_sanitize(&self, unrestricted_exit: bool) -> bool {
         let begun = self
             .sanitize
             .compare_exchange(IDLE, 0, SeqCst, SeqCst)
             .is_ok();
         if begun {
             self.sanitize_failed.store(false, SeqCst);
+            self.unrestricted_exit.store(unrestricted_exit, SeqCst);
         }
         begun
     }
@@ -101,9 +105,9 @@ impl Condition {
         self.sanitize_failed.load(SeqCst)
     }
 
-    /// Leaves the failed state (SANITIZE with EXIT FAILURE MODE).
-    pub(crate) fn exit_sanitize_failure(&self) {
-        self.sanitize_failed.store(false, SeqCst);
+    /// Leaves the failed state (SANITIZE with EXIT FAILURE MODE); false when there is none, or when AUSE was zero.
+    pub(crate) fn exit_sanitize_failure(&self) -> bool {
+        self.unrestricted_exit.load(SeqCst) && self.sanitize_failed.swap(false, SeqCst)
     }
 
     /// START STOP UNIT.

@@ -151,6 +151,25 @@ impl<D: BlockDevice> LogicalUnit<D> {
         Some(unit)
     }
 
+    /// What the initiator of `nexus` is granted, as published.
+    pub(crate) fn grant(&self, nexus: &Nexus) -> Grant {
+        self.access.lock().word(nexus).grant()
+    }
+
+    /// Is the logical unit being removed?
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(SeqCst)
+    }
+
+    /// Brings the gates in line with the condition of the logical unit.
+    pub(crate) fn refresh_readiness(&self) {
+        let access = self.access.lock();
+        let not_ready = self.condition.is_not_ready();
+        for unit in access.nexuses.values() {
+            unit.gate.set(GateWord::NOT_READY, not_ready);
+        }
+    }
+
     /// Sets or clears slow-path bits in the gate of every nexus.
     pub(crate) fn set_gates(&self, bits: u32, set: bool) {
         for unit in self.access.lock().nexuses.values() {
