@@ -75,7 +75,11 @@ pub(crate) async fn extended_copy<D: BlockDevice>(
             },
             segments_processed: progress.segments,
             // Bytes when they fit, else MiB.
-            transfer_count_units: if progress.bytes <= u32::MAX.into() { 0 } else { 2 },
+            transfer_count_units: if progress.bytes <= u32::MAX.into() {
+                0
+            } else {
+                2
+            },
             transfer_count: u32::try_from(progress.bytes)
                 .unwrap_or((progress.bytes >> 20).min(u32::MAX.into()) as u32),
         };
@@ -108,12 +112,12 @@ async fn copy_segments<D: BlockDevice>(
 }
 
 /// The logical unit that a CSCD descriptor names, if the nexus may see it.
-fn find<D: BlockDevice>(
-    task: &Task<D>,
-    cscd: Option<&Cscd>,
-) -> Result<Arc<Attached<D>>, Failure> {
-    let unreachable =
-        || Failure::from(Sense::copy_aborted(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE));
+fn find<D: BlockDevice>(task: &Task<D>, cscd: Option<&Cscd>) -> Result<Arc<Attached<D>>, Failure> {
+    let unreachable = || {
+        Failure::from(Sense::copy_aborted(
+            AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE,
+        ))
+    };
     let cscd = cscd.ok_or_else(unreachable)?;
     let target = &task.attached().target;
     let unit = target
@@ -162,12 +166,15 @@ async fn copy_segment<D: BlockDevice>(
         length_blocks,
     } = segment.body
     else {
-        return Err(Sense::illegal_request(
-            AdditionalSense::UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE,
-        )
-        .into());
+        return Err(
+            Sense::illegal_request(AdditionalSense::UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE).into(),
+        );
     };
-    let counted = if destination_count { destination } else { source };
+    let counted = if destination_count {
+        destination
+    } else {
+        source
+    };
     let bytes = u64::from(length_blocks) << counted.unit.block_shift;
     let (from, to) = (
         Side::new(&source.unit, segment.source_lba, bytes)?,
@@ -186,7 +193,11 @@ async fn copy_segment<D: BlockDevice>(
             writer.recheck().map_err(third_party)?;
         }
         let length = (bytes - done).min(CHUNK_BYTES as u64);
-        let at = if backwards { bytes - done - length } else { done };
+        let at = if backwards {
+            bytes - done - length
+        } else {
+            done
+        };
         let buffer = aligned_buffer(length as usize);
         let source_lba = from.lba + (at >> source.unit.block_shift);
         let data = read_into(&reader, source_lba, buffer)
@@ -208,11 +219,7 @@ struct Side {
 }
 
 impl Side {
-    fn new<D: BlockDevice>(
-        unit: &LogicalUnit<D>,
-        lba: u64,
-        bytes: u64,
-    ) -> Result<Self, Failure> {
+    fn new<D: BlockDevice>(unit: &LogicalUnit<D>, lba: u64, bytes: u64) -> Result<Self, Failure> {
         if !bytes.is_multiple_of(unit.block_bytes()) {
             // Neither CAT nor PAD is acted upon: only whole blocks are copied.
             return Err(Sense::copy_aborted(AdditionalSense::UNEXPECTED_INEXACT_SEGMENT).into());

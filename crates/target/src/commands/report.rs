@@ -128,5 +128,8 @@ pub(crate) fn log<D: BlockDevice>(task: &Task<D>, command: &LogSense) -> Result<
             temperature_celsius: None,
         },
     )?;
-    Ok(Reply::data(truncated(data, command.allocation_length.into())))
+    Ok(Reply::data(truncated(
+        data,
+        command.allocation_length.into(),
+    )))
 }

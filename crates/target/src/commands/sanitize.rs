@@ -70,7 +70,10 @@ pub(crate) async fn sanitize<D: BlockDevice>(
         let _change = unit.change.lock().await;
         // Reservations may have changed while this waited.
         task.allowed()?;
-        if !unit.condition.begin_sanitize(command.allow_unrestricted_exit) {
+        if !unit
+            .condition
+            .begin_sanitize(command.allow_unrestricted_exit)
+        {
             return Err(unit
                 .condition
                 .sense()
