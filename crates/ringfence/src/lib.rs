@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod events;
 pub mod failure;
+pub mod iscsi;
 pub mod names;
 pub mod size;
 pub mod time;
