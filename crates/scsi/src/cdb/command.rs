@@ -100,7 +100,7 @@ commands! {
     WriteAndVerify10 = "WRITE AND VERIFY(10)", None, [0x2e, 0x16, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored GROUP10;
     Verify10 = "VERIFY(10)", None, [0x2f, 0x16, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored GROUP10;
     PreFetch10 = "PRE-FETCH(10)", None, [0x34, 0x02, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored GROUP10;
-    SynchronizeCache10 = "SYNCHRONIZE CACHE(10)", None, [0x35, 0x06, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored GROUP10;
+    SynchronizeCache10 = "SYNCHRONIZE CACHE(10)", None, [0x35, 0x02, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored [(1, 0x04), (6, 0x1f)];
     ReadDefectData10 = "READ DEFECT DATA(10)", None, [0x37, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff, 0];
     WriteSame10 = "WRITE SAME(10)", None, [0x41, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0], ignored GROUP10;
     Unmap = "UNMAP", None, [0x42, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0], ignored GROUP10;
@@ -138,7 +138,7 @@ commands! {
     WriteAndVerify16 = "WRITE AND VERIFY(16)", None, [0x8e, 0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
     Verify16 = "VERIFY(16)", None, [0x8f, 0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
     PreFetch16 = "PRE-FETCH(16)", None, [0x90, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
-    SynchronizeCache16 = "SYNCHRONIZE CACHE(16)", None, [0x91, 0x06, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
+    SynchronizeCache16 = "SYNCHRONIZE CACHE(16)", None, [0x91, 0x02, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored [(1, 0x04), (14, 0x1f)];
     WriteSame16 = "WRITE SAME(16)", None, [0x93, 0x19, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
     WriteAtomic16 = "WRITE ATOMIC(16)", None, [0x9c, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], ignored GROUP16;
     ReadCapacity16 = "READ CAPACITY(16)", Some(0x10), [0x9e, 0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0];
@@ -209,5 +209,127 @@ impl CommandId {
     pub fn descriptor(self) -> &'static CommandDescriptor {
         // The enum and the table are written by one macro in one order.
         &COMMANDS[self as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdb::Cdb;
+
+    /// A CDB of a command with everything else zero.
+    fn blank(row: &CommandDescriptor) -> Vec<u8> {
+        let mut cdb = vec![0; row.usage.len()];
+        cdb[0] = row.operation_code;
+        cdb[1] = row.service_action.unwrap_or(0);
+        cdb
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_each_row_is_found_by_its_codes() {
+        for (index, row) in COMMANDS.iter().enumerate() {
+            assert_eq!(row.id as usize, index);
+            assert_eq!(CommandId::of(&blank(row)), Ok(row.id), "{}", row.name);
+            let length = [6, 10, 10, 0, 16, 12, 0, 0][usize::from(row.operation_code >> 5)];
+            assert_eq!(
+                row.usage.len(),
+                length,
+                "{}: the group code gives the length",
+                row.name
+            );
+        }
+        assert_eq!(commands_of(0xff).len(), 0);
+        assert_eq!(commands_of(0x5f).len(), 9);
+    }
+
+    #[test]
+    fn unknown_commands_are_told_apart() {
+        assert_eq!(
+            CommandId::of(&[]),
+            Err(CdbError::TooShort { length_bytes: 0 })
+        );
+        assert_eq!(
+            CommandId::of(&[0x5e]),
+            Err(CdbError::TooShort { length_bytes: 1 })
+        );
+        assert_eq!(
+            CommandId::of(&[0x04, 0]),
+            Err(CdbError::UnsupportedOperationCode(0x04))
+        );
+        for code in 4..0x20 {
+            assert_eq!(
+                CommandId::of(&[0x5e, code]),
+                Err(CdbError::InvalidField {
+                    byte: 1,
+                    bit: Some(4)
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn a_bit_that_is_not_allowed_is_refused_in_its_byte() {
+        for row in COMMANDS {
+            let allowed = row.allowed.to_be_bytes();
+            for byte in 1..row.usage.len() {
+                for bit in (0..8).filter(|bit| allowed[byte] >> bit & 1 == 0) {
+                    let mut cdb = blank(row);
+                    cdb[byte] |= 1 << bit;
+                    match Cdb::decode_as(row.id, &cdb) {
+                        Err(CdbError::InvalidField {
+                            byte: at,
+                            bit: pointer,
+                        }) => {
+                            assert_eq!(usize::from(at), byte, "{}", row.name);
+                            assert!(pointer.is_none_or(|pointer| pointer >= bit), "{}", row.name);
+                        }
+                        other => panic!("{}: byte {byte} bit {bit}: {other:?}", row.name),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_of_the_usage_data_makes_a_difference() {
+        for row in COMMANDS {
+            let base = Cdb::decode_as(row.id, &blank(row));
+            for byte in 1..row.usage.len() {
+                let service_action = if byte == 1 && row.service_action.is_some() {
+                    0x1f
+                } else {
+                    0
+                };
+                for bit in (0..8).filter(|bit| (row.usage[byte] & !service_action) >> bit & 1 != 0)
+                {
+                    let mut cdb = blank(row);
+                    cdb[byte] |= 1 << bit;
+                    let changed = Cdb::decode_as(row.id, &cdb);
+                    assert!(
+                        changed.is_err() || changed != base,
+                        "{}: byte {byte} bit {bit}",
+                        row.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_cdb_is_too_short() {
+        for row in COMMANDS {
+            let cdb = blank(row);
+            for length in 0..cdb.len() {
+                let short = Cdb::decode_as(row.id, &cdb[..length]);
+                assert_eq!(
+                    short,
+                    Err(CdbError::TooShort {
+                        length_bytes: length
+                    }),
+                    "{}",
+                    row.name
+                );
+            }
+        }
     }
 }

@@ -397,3 +397,7 @@ impl Segment {
         data
     }
 }
+
+#[cfg(test)]
+#[path = "list_tests.rs"]
+mod tests;

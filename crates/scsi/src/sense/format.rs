@@ -215,3 +215,78 @@ impl Sense {
         Ok(sense)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_format_by_hand() {
+        let sense = Sense::invalid_field_in_cdb(2, Some(5));
+        assert_eq!(
+            sense.encode(SenseFormat::Fixed),
+            [
+                0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0x00, 0, 0xcd, 0x00, 0x02
+            ]
+        );
+        let sense = Sense::invalid_field_in_parameter_list(0x0102, None);
+        assert_eq!(
+            sense.encode(SenseFormat::Fixed)[12..],
+            [0x26, 0x00, 0, 0x80, 0x01, 0x02]
+        );
+        let sense = Sense::lba_out_of_range(0x0102_0304);
+        assert_eq!(
+            sense.encode(SenseFormat::Fixed)[..8],
+            [0xf0, 0, 0x05, 1, 2, 3, 4, 10]
+        );
+        let beyond = Sense::lba_out_of_range(1 << 32);
+        assert_eq!(
+            beyond.encode(SenseFormat::Fixed)[..8],
+            [0x70, 0, 0x05, 0, 0, 0, 0, 10],
+            "VALID is zero"
+        );
+    }
+
+    #[test]
+    fn descriptor_format_by_hand() {
+        let sense = Sense::lba_out_of_range(1 << 32);
+        assert_eq!(
+            sense.encode(SenseFormat::Descriptor),
+            [
+                0x72, 0x05, 0x21, 0, 0, 0, 0, 12, 0x00, 0x0a, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 0
+            ]
+        );
+        let sense = Sense::sanitize_in_progress(0x8000);
+        assert_eq!(
+            sense.encode(SenseFormat::Descriptor),
+            [
+                0x72, 0x02, 0x04, 0x1b, 0, 0, 0, 8, 0x02, 0x06, 0, 0, 0x80, 0x80, 0x00, 0
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_descriptors_are_skipped_and_broken_ones_refused() {
+        let data = [0x72, 0x05, 0x21, 0, 0, 0, 0, 6, 0x80, 0x04, 1, 2, 3, 4];
+        assert_eq!(
+            Sense::parse(&data),
+            Ok(Sense::illegal_request(AdditionalSense::LBA_OUT_OF_RANGE))
+        );
+        let mut broken = data;
+        broken[9] = 5;
+        assert!(Sense::parse(&broken).is_err());
+        assert!(Sense::parse(&data[..13]).is_err());
+        assert!(Sense::parse(&[0x7f, 0, 0, 0, 0, 0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn short_fixed_format_has_no_additional_sense() {
+        let data = Sense::write_protected().encode(SenseFormat::Fixed);
+        let read = Sense::parse(&data[..8]).expect("eight bytes are enough");
+        assert_eq!(
+            (read.key, read.additional),
+            (SenseKey::DataProtect, AdditionalSense::NONE)
+        );
+        assert!(Sense::parse(&data[..7]).is_err());
+    }
+}
