@@ -5,23 +5,26 @@
 //! protection fields (RDPROTECT, WRPROTECT, VRPROTECT) must be zero; GROUP NUMBER is allowed and not evaluated.
 
 mod block;
+mod cache;
 mod command;
 mod copy;
+mod medium;
+mod parameters;
 mod primary;
 mod provisioning;
 mod raw;
 mod reservation;
 
-pub use block::{
-    ByteCheck, CompareAndWrite, PreFetch, ReadCapacity10, ReadCapacity16, ReadDefectData,
-    SynchronizeCache, Transfer, TransferSize, Verify, WriteAtomic16,
-};
+pub use block::{ByteCheck, CompareAndWrite, Transfer, TransferSize, Verify, WriteAtomic16};
+pub use cache::{PreFetch, SynchronizeCache};
 pub use command::{COMMANDS, CommandDescriptor, CommandId, commands_of};
 pub use copy::{ExtendedCopy, ReceiveCopyAction, ReceiveCopyResults};
+pub use medium::{ReadCapacity10, ReadCapacity16, ReadDefectData};
+pub use parameters::{LogSense, ModeSelect, ModeSense, ModeSize, PageControl};
 pub use primary::{
-    Inquiry, LogSense, ModeSelect, ModeSense, ModeSize, PageControl, PreventAllowMediumRemoval,
-    ReportLuns, ReportSupportedOperationCodes, ReportSupportedTaskManagementFunctions,
-    ReportTargetPortGroups, ReportingOptions, RequestSense, StartStopUnit,
+    Inquiry, PreventAllowMediumRemoval, ReportLuns, ReportSupportedOperationCodes,
+    ReportSupportedTaskManagementFunctions, ReportTargetPortGroups, ReportingOptions, RequestSense,
+    StartStopUnit,
 };
 pub use provisioning::{GetLbaStatus, Sanitize, SanitizeAction, Unmap, WriteSame};
 pub use raw::CdbBytes;
