@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 use server_raw::Mode;
 
 /// The competitors.
-const SERVERS: [&str; 9] = [
+const SERVERS: [&str; 11] = [
     "tokio, reads in its pool",
     "tokio, inline reads",
     "compio, ring reads",
@@ -30,8 +30,13 @@ const SERVERS: [&str; 9] = [
     "io-uring by hand, inline reads, ring sends",
     "io-uring by hand, inline reads, direct sends",
     "reactor, io_uring",
+    "reactor, io_uring, looks for 50 us before it sleeps",
     "reactor, epoll",
+    "reactor, epoll, looks for 50 us before it sleeps",
 ];
+
+/// How long a reactor looks for work where it does.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// Connections and depth of each.
 const LOADS: [(usize, usize); 4] = [(1, 1), (1, 32), (8, 1), (8, 32)];
@@ -70,8 +75,10 @@ fn serve(name: &str, path: &Path) -> Result<()> {
         Some(4) => server_raw::serve(listener, path, raw(true, true)),
         Some(5) => server_raw::serve(listener, path, raw(false, true)),
         Some(6) => server_raw::serve(listener, path, raw(false, false)),
-        Some(7) => server_reactor::serve(listener, path, BackendChoice::IoUring),
-        Some(8) => server_reactor::serve(listener, path, BackendChoice::Epoll),
+        Some(7) => server_reactor::serve(listener, path, BackendChoice::IoUring, Duration::ZERO),
+        Some(8) => server_reactor::serve(listener, path, BackendChoice::IoUring, SPIN),
+        Some(9) => server_reactor::serve(listener, path, BackendChoice::Epoll, Duration::ZERO),
+        Some(10) => server_reactor::serve(listener, path, BackendChoice::Epoll, SPIN),
         _ => bail!("no server is called {name}"),
     }
 }

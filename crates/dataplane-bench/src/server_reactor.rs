@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::{Buf, BytesMut};
@@ -12,9 +13,15 @@ use volume::block_device::{BlockDevice, aligned_buffer};
 use crate::protocol::{BLOCK_BYTES, HEADER_BYTES, RECV_BYTES, offset_bytes};
 
 /// Serves until the process ends. `listener` only reserves the port.
-pub fn serve(listener: TcpListener, path: &Path, backend: BackendChoice) -> Result<()> {
+pub fn serve(
+    listener: TcpListener,
+    path: &Path,
+    backend: BackendChoice,
+    spin: Duration,
+) -> Result<()> {
     let config = Config {
         backend,
+        spin,
         ..Config::default()
     };
     let device = Arc::new(FileDevice::open(path, OpenOptions::default())?);

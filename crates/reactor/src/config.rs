@@ -1,6 +1,7 @@
 //! What a runtime is started with.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// The environment variable that overrides [`BackendChoice::Auto`]: `io_uring` or `epoll`.
 pub const BACKEND_ENV: &str = "RINGFENCE_REACTOR";
@@ -39,6 +40,9 @@ pub struct Config {
     pub pin: bool,
     /// Submission entries of each io_uring; rounded up to a power of two by the kernel.
     pub ring_entries: u32,
+    /// How long a reactor that runs out of work looks for more before it sleeps; zero: it sleeps at once. It only
+    /// looks while its waits are about this short, so that an idle reactor always sleeps.
+    pub spin: Duration,
     /// Most threads of the pool for blocking work (shared by the reactors; started when needed), at least 1.
     pub blocking_threads: usize,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             backend: BackendChoice::Auto,
             pin: false,
             ring_entries: 256,
+            spin: Duration::ZERO,
             blocking_threads: 8,
         }
     }

@@ -3,13 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 use slab::Slab;
@@ -151,6 +152,9 @@ pub(crate) struct Core {
     driver: Driver,
     pool: Pool,
     closing: Cell<bool>,
+    spin: Duration,
+    /// How long the reactor last waited for work.
+    last_wait: Cell<Duration>,
 }
 
 /// Takes the thread out of reactor mode, also on unwinding.
@@ -164,7 +168,7 @@ impl Drop for Entered {
 }
 
 impl Core {
-    pub(crate) fn new(id: usize, driver: Driver, pool: Pool) -> Rc<Self> {
+    pub(crate) fn new(id: usize, driver: Driver, pool: Pool, spin: Duration) -> Rc<Self> {
         let shared = Arc::new(Shared {
             id,
             backend: driver.backend(),
@@ -184,6 +188,8 @@ impl Core {
             driver,
             pool,
             closing: Cell::new(false),
+            spin,
+            last_wait: Cell::new(Duration::MAX),
         })
     }
 
@@ -261,12 +267,51 @@ impl Core {
         } else {
             self.wait_time()
         };
-        if let Err(error) = self.driver.park(wait) {
+        let parked = match wait {
+            Some(Duration::ZERO) => self.driver.park(wait),
+            _ if self.spin.is_zero() => self.driver.park(wait),
+            _ => self.look_then_sleep(wait),
+        };
+        if let Err(error) = parked {
             // Every error that has a remedy is handled in the driver.
             tracing::error!(%error, reactor = self.shared.id, "the kernel refuses to wait");
             std::thread::sleep(Duration::from_millis(10));
         }
         self.shared.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// Looks for work for a moment before it sleeps, when the last wait was about as short as that moment. (About:
+    /// a wait that ended a sleep includes the time that waking up takes.)
+    fn look_then_sleep(&self, wait: Option<Duration>) -> io::Result<()> {
+        let start = Instant::now();
+        let mut parked;
+        if self.last_wait.get() < 2 * self.spin {
+            let limit = wait.map_or(self.spin, |wait| wait.min(self.spin));
+            parked = self.driver.park(Some(Duration::ZERO));
+            while parked.is_ok() && !self.has_work() {
+                if start.elapsed() >= limit {
+                    parked = self
+                        .driver
+                        .park(wait.map(|wait| wait.saturating_sub(limit)));
+                    break;
+                }
+                if self.driver.has_events() {
+                    parked = self.driver.park(Some(Duration::ZERO));
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        } else {
+            parked = self.driver.park(wait);
+        }
+        self.last_wait.set(start.elapsed());
+        parked
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.borrow().is_empty()
+            || self.shared.has_mail.load(Ordering::SeqCst)
+            || self.shared.stopping.load(Ordering::SeqCst)
     }
 
     /// How long the kernel may put us to sleep; announces the sleep to other threads before deciding.

@@ -34,5 +34,5 @@ pub use file::{Caching, FileDevice, OpenError, OpenOptions};
 pub use join::{JoinError, JoinHandle};
 pub use net::{Accepted, TcpListener, TcpStream};
 pub use pool::unblock;
-pub use runtime::{Handle, Runtime, StartError, block_on};
+pub use runtime::{Handle, Reactors, Runtime, StartError, block_on};
 pub use time::{Elapsed, Sleep, sleep, sleep_until, timeout};

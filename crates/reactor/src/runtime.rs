@@ -82,11 +82,59 @@ impl Handle {
     }
 }
 
-/// A set of reactor threads. Dropping it stops them and waits.
+/// The reactors of a runtime, for whoever spreads connections over them. Clones share the turn; they do not keep
+/// the runtime alive.
+#[derive(Clone)]
+pub struct Reactors {
+    handles: Arc<[Handle]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Reactors {
+    /// The reactors, by [`Handle::id`].
+    pub fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+
+    /// The reactor that a new connection should go to: the one with the fewest streams, in turn when equal.
+    pub fn pick(&self) -> &Handle {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.handles.len();
+        let mut best = &self.handles[start % count]; // a runtime has at least one reactor
+        for step in 1..count {
+            let candidate = &self.handles[(start % count + step) % count];
+            if candidate.stream_count() < best.stream_count() {
+                best = candidate;
+            }
+        }
+        best
+    }
+}
+
+/// A set of reactor threads. Dropping it stops them and waits (except for the thread that drops it).
 pub struct Runtime {
-    handles: Vec<Handle>,
-    threads: Vec<thread::JoinHandle<()>>,
-    next: AtomicUsize,
+    reactors: Reactors,
+    threads: Threads,
+}
+
+/// Threads that are stopped and awaited when this is dropped.
+struct Threads(Vec<(Handle, thread::JoinHandle<()>)>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for (handle, _) in &self.0 {
+            handle.shared.stop();
+        }
+        for (_, thread) in self.0.drain(..) {
+            // The runtime was dropped by a task of its own: that thread ends by itself.
+            if thread.thread().id() == thread::current().id() {
+                continue;
+            }
+            if thread.join().is_err() {
+                tracing::error!("a reactor thread panicked");
+            }
+        }
+    }
 }
 
 impl Runtime {
@@ -98,15 +146,12 @@ impl Runtime {
         let backend = Driver::choose(config)?;
         let pool = Pool::new(&config.name, config.blocking_threads);
         let cpus = allowed_cpus();
-        let mut runtime = Self {
-            handles: Vec::new(),
-            threads: Vec::new(),
-            next: AtomicUsize::new(0),
-        };
+        let mut threads = Threads(Vec::new());
+        let mut handles = Vec::new();
         for id in 0..config.reactors.max(1) {
             let (ready, started) = mpsc::sync_channel(1);
             let pool = pool.clone();
-            let ring_entries = config.ring_entries;
+            let (ring_entries, spin) = (config.ring_entries, config.spin);
             let cpu = config
                 .pin
                 .then(|| cpus.get(id % cpus.len().max(1)).copied())
@@ -120,7 +165,7 @@ impl Runtime {
                     // The ring belongs to the thread that makes it.
                     match Driver::new(backend, ring_entries) {
                         Ok(driver) => {
-                            let core = Core::new(id, driver, pool);
+                            let core = Core::new(id, driver, pool, spin);
                             let sent = ready.send(Ok(core.shared.clone()));
                             if sent.is_ok() {
                                 core.run(|| false);
@@ -130,56 +175,42 @@ impl Runtime {
                     }
                 })
                 .map_err(StartError::Thread)?;
-            runtime.threads.push(thread);
             let shared = started
                 .recv()
                 .map_err(|_| StartError::Thread(io::Error::other("the thread ended at once")))?
                 .map_err(StartError::Backend)?;
-            runtime.handles.push(Handle { shared });
+            let handle = Handle { shared };
+            handles.push(handle.clone());
+            threads.0.push((handle, thread));
         }
-        Ok(runtime)
+        Ok(Self {
+            reactors: Reactors {
+                handles: handles.into(),
+                next: Arc::new(AtomicUsize::new(0)),
+            },
+            threads,
+        })
     }
 
     /// The reactors, by [`Handle::id`].
     pub fn handles(&self) -> &[Handle] {
-        &self.handles
+        self.reactors.handles()
     }
 
-    /// The reactor that a new connection should go to: the one with the fewest streams, in turn when equal.
+    /// The reactors, to be kept by whoever spreads connections over them.
+    pub fn reactors(&self) -> Reactors {
+        self.reactors.clone()
+    }
+
+    /// See [`Reactors::pick`].
     pub fn pick(&self) -> &Handle {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.handles.len();
-        let mut best = &self.handles[start % count]; // `start` always makes at least one reactor
-        for step in 1..count {
-            let candidate = &self.handles[(start % count + step) % count];
-            if candidate.stream_count() < best.stream_count() {
-                best = candidate;
-            }
-        }
-        best
+        self.reactors.pick()
     }
 
     /// Stops all reactors: their tasks are dropped where they are, and the kernel's operations are awaited. Returns
-    /// when the threads have ended. Must not be called on one of them.
-    pub fn shutdown(mut self) {
-        self.stop();
-    }
-
-    fn stop(&mut self) {
-        for handle in &self.handles {
-            handle.shared.stop();
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a reactor thread panicked");
-            }
-        }
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        self.stop();
+    /// when the threads have ended. Dropping the runtime does the same.
+    pub fn shutdown(self) {
+        drop(self.threads);
     }
 }
 
@@ -197,7 +228,12 @@ where
 {
     let backend = Driver::choose(config)?;
     let driver = Driver::new(backend, config.ring_entries).map_err(StartError::Backend)?;
-    let core = Core::new(0, driver, Pool::new(&config.name, config.blocking_threads));
+    let core = Core::new(
+        0,
+        driver,
+        Pool::new(&config.name, config.blocking_threads),
+        config.spin,
+    );
     let result = Rc::new(RefCell::new(None));
     let slot = result.clone();
     let mut first = Some(async move {
@@ -235,5 +271,90 @@ fn pin_to(cpu: usize) {
     set.set(cpu);
     if let Err(error) = sched_setaffinity(None, &set) {
         tracing::warn!(%error, cpu, "cannot bind a reactor to its CPU");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use volume::block_device::BlockDevice;
+
+    use super::*;
+    use crate::sys::refuse_io_uring;
+    use crate::{BackendChoice, FileDevice, OpenOptions};
+
+    /// Where the kernel refuses io_uring, the fall-back starts by itself and does the work; who insists on io_uring
+    /// is told.
+    #[test]
+    fn refused_io_uring_means_epoll() {
+        for errno in [libc::ENOSYS, libc::EPERM] {
+            let confined = move || {
+                refuse_io_uring(errno).unwrap();
+                let config = Config {
+                    reactors: 1,
+                    backend: BackendChoice::IoUring,
+                    ..Config::default()
+                };
+                let insisted = Runtime::start(&config).err();
+                assert!(
+                    matches!(insisted, Some(StartError::Backend(_))),
+                    "{insisted:?}"
+                );
+                let config = Config {
+                    backend: BackendChoice::Auto,
+                    ..config
+                };
+                let runtime = Runtime::start(&config).unwrap();
+                assert_eq!(runtime.handles()[0].backend(), Backend::Epoll);
+                let file = tempfile::NamedTempFile::new().unwrap();
+                file.as_file().set_len(8192).unwrap();
+                let device = FileDevice::open(file.path(), OpenOptions::default()).unwrap();
+                let work = runtime.handles()[0].spawn(move || async move {
+                    let data = Bytes::from_static(b"written without a ring");
+                    device.write(4096, data.clone()).await.unwrap();
+                    device.flush().await.unwrap();
+                    let (result, buf) = device.read(4096, BytesMut::zeroed(data.len())).await;
+                    result.unwrap();
+                    assert_eq!(buf, data);
+                });
+                work.wait().unwrap();
+            };
+            std::thread::spawn(confined).join().unwrap();
+        }
+    }
+
+    /// The variable overrides the automatic choice, and nonsense in it is refused. In a process of its own, as
+    /// the environment is shared by all tests.
+    #[test]
+    fn environment_chooses_the_backend() {
+        const CHILD: &str = "REACTOR_TEST_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            match Runtime::start(&Config::default()) {
+                Ok(runtime) => println!("<{:?}>", runtime.handles()[0].backend()),
+                Err(error) => println!("<{error}>"),
+            }
+            return;
+        }
+        for (value, expected) in [
+            ("epoll", "<Epoll>"),
+            ("io_uring", "<IoUring>"),
+            (
+                "kqueue",
+                "<RINGFENCE_REACTOR=kqueue: expected io_uring or epoll>",
+            ),
+        ] {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "runtime::tests::environment_chooses_the_backend",
+                    "--nocapture",
+                ])
+                .env(CHILD, "1")
+                .env(crate::BACKEND_ENV, value)
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains(expected), "{value} gave: {text}");
+        }
     }
 }

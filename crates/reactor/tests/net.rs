@@ -36,14 +36,14 @@ async fn pair() -> (TcpStream, TcpStream) {
 #[test]
 fn echo_under_load_over_several_reactors() {
     with_both(3, |runtime| {
-        let handles: Vec<_> = runtime.handles().to_vec();
+        let reactors = runtime.reactors();
         let (tell, told) = std::sync::mpsc::channel();
         runtime.handles()[0].spawn(move || async move {
             let listener = TcpListener::bind(loopback()).unwrap();
             tell.send(listener.local_addr()).unwrap();
-            for turn in 0.. {
+            loop {
                 let accepted = listener.accept().await.unwrap();
-                handles[turn % handles.len()].spawn(move || async move {
+                reactors.pick().spawn(move || async move {
                     echo(accepted.into_stream().unwrap()).await;
                 });
             }

@@ -251,6 +251,21 @@ fn shutdown_cancels_what_is_left_and_what_comes_later() {
     }
 }
 
+/// A runtime that ends up in one of its own tasks can be dropped there.
+#[test]
+fn runtime_dropped_by_its_own_task() {
+    for config in configs(2) {
+        let runtime = Runtime::start(&config).unwrap();
+        let handle = runtime.handles()[0].clone();
+        let other = runtime.handles()[1].clone();
+        handle.spawn(move || async move { drop(runtime) });
+        // The other reactor has stopped when this is answered, one way or the other.
+        while other.spawn(|| async {}).wait().is_ok() {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// A waker that outlives its task, and even its reactor, does nothing.
 #[test]
 fn late_wakes_are_harmless() {

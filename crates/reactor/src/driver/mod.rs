@@ -117,6 +117,14 @@ impl Driver {
         }
     }
 
+    /// True when [`Driver::park`] with no time would find something, as far as can be told cheaply.
+    pub(crate) fn has_events(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.has_events(),
+            Self::Epoll(_) => true, // only the system call can tell
+        }
+    }
+
     /// Ends what is in flight.
     pub(crate) fn drain(&self) {
         if let Self::Ring(ring) = self {

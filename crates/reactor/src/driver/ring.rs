@@ -63,6 +63,10 @@ impl RingDriver {
         result
     }
 
+    pub(super) fn has_events(&self) -> bool {
+        self.ring.borrow_mut().has_events()
+    }
+
     pub(super) fn drain(&self) {
         self.ring
             .borrow_mut()

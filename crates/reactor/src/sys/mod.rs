@@ -2,7 +2,11 @@
 //! was never initialised.
 
 mod buffer;
+#[cfg(test)]
+mod refusal;
 mod ring;
 
 pub(crate) use buffer::recv_now;
+#[cfg(test)]
+pub(crate) use refusal::refuse_io_uring;
 pub(crate) use ring::{Completion, OpId, Request, Ring};

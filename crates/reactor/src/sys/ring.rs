@@ -296,6 +296,11 @@ impl Ring {
         }
     }
 
+    /// Looks at shared memory only: completions, or work of the kernel's that waits for us to enter.
+    pub(crate) fn has_events(&mut self) -> bool {
+        !self.uring.completion().is_empty() || self.uring.submission().taskrun()
+    }
+
     fn reap(&mut self) {
         let mut queue = self.uring.completion();
         for completion in &mut queue {

@@ -1,20 +1,25 @@
 //! What the tests share: every test runs on both backends.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reactor::{Backend, BackendChoice, Config, Runtime, TcpStream};
 
-/// The configurations that every test runs with.
+/// The configurations that every test runs with: both backends, with and without a look around before sleep.
 pub fn configs(reactors: usize) -> Vec<Config> {
-    [BackendChoice::IoUring, BackendChoice::Epoll]
-        .into_iter()
-        .map(|backend| Config {
-            reactors,
-            backend,
-            ..Config::default()
-        })
-        .collect()
+    let config = |backend, spin_us| Config {
+        reactors,
+        backend,
+        spin: Duration::from_micros(spin_us),
+        ..Config::default()
+    };
+    vec![
+        config(BackendChoice::IoUring, 0),
+        config(BackendChoice::IoUring, 50),
+        config(BackendChoice::Epoll, 0),
+        config(BackendChoice::Epoll, 50),
+    ]
 }
 
 /// Runs `test` on a reactor of each backend.
