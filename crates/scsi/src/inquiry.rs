@@ -24,7 +24,7 @@ pub enum PeripheralQualifier {
     NotSupported = 3,
 }
 
-/// Version descriptors (SPC-4 table 150 and annex): standards without a claimed revision.
+/// Version descriptors (SPC-4 6.6.2): standards without a claimed revision.
 pub mod version_descriptor {
     /// SAM-5.
     pub const SAM_5: u16 = 0x00a0;

@@ -9,7 +9,7 @@ pub mod page_code {
     pub const CACHING: u8 = 0x08;
     /// Control (SPC-4 7.5.8).
     pub const CONTROL: u8 = 0x0a;
-    /// Informational exceptions control (SPC-4 7.5.12).
+    /// Informational exceptions control (SPC-4).
     pub const INFORMATIONAL_EXCEPTIONS: u8 = 0x1c;
     /// Every page.
     pub const ALL: u8 = 0x3f;

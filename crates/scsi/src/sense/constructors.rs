@@ -120,7 +120,7 @@ impl Sense {
     }
 
     /// MISCOMPARE DURING VERIFY OPERATION; `offset_bytes` is the offset of the first byte that differs, counted from
-    /// the start of the data-out (SBC-3 5.2.1, 5.38).
+    /// the start of the data-out (SBC-3, COMPARE AND WRITE and VERIFY).
     pub const fn miscompare(offset_bytes: u64) -> Sense {
         Sense::new(
             SenseKey::Miscompare,

@@ -330,7 +330,7 @@ mod tests {
         };
         let data = value.encode();
         assert_eq!(data.len(), 64);
-        // Offsets of SBC-3 table 198 and SBC-4.
+        // Offsets of SBC-3 and, for the atomic fields, SBC-4.
         assert_eq!(data[..8], [0, 0xb0, 0, 0x3c, 1, 2, 0, 3]);
         for (at, expected) in [
             (8, 4),

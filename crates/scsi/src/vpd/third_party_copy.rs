@@ -1,4 +1,4 @@
-//! Third-party copy page (SPC-4 7.8.16), with the one descriptor that every copy manager must have.
+//! Third-party copy page (SPC-4), with the one descriptor that every copy manager must have.
 
 use super::{page, page_code};
 use crate::wire::length_u16;
