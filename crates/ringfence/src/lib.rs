@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod daemon;
 pub mod events;
 pub mod failure;
 pub mod iscsi;

@@ -61,7 +61,7 @@ pub fn list(context: &Context, args: GrantsArgs) -> Result<(), Failure> {
         volume: args.volume,
     };
     let grants = context.ask_for(request, pick!(Answer::Grants))?;
-    context.output.show(&grants.grants, |_| describe(&grants))
+    context.output.show(&grants, describe)
 }
 
 fn describe(grants: &Grants) -> String {

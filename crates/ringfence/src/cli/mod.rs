@@ -5,6 +5,7 @@ pub mod events;
 pub mod grant;
 pub mod keys;
 pub mod output;
+pub mod serve;
 pub mod session;
 pub mod status;
 #[cfg(test)]
@@ -76,6 +77,8 @@ pub struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon: serve all volumes of the pool over iSCSI
+    Serve(Box<serve::ServeArgs>),
     /// Tell what the running daemon serves, and where
     Status,
     /// The devices that volumes lie on
@@ -158,6 +161,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         },
     };
     match cli.command {
+        Command::Serve(args) => serve::run(&context, *args),
         Command::Status => status::run(&context),
         Command::Device(command) => device::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),

@@ -25,7 +25,8 @@ keep their order: registrations are by target port. The daemon prints its portal
 to stderr (RUST_LOG=debug for more), tells systemd (Type=notify), and stops gracefully on SIGTERM or
 SIGINT: sessions are asked to log out, I/O is drained and flushed.
 
-The CHAP file: see docs/operators/chap.md.")]
+The CHAP file: a line is 'user secret [mutual-user mutual-secret] [initiator=NAME]', secrets have at least 12
+characters, and others may not read it (chmod 600). See docs/operators/chap.md.")]
 pub struct ServeArgs {
     /// Address to listen on, repeatable: ADDR, ADDR:PORT or [V6]:PORT [default: 127.0.0.1:3260]
     #[arg(long = "portal", value_name = "ADDR:PORT", value_parser = portal)]
@@ -45,6 +46,9 @@ pub struct ServeArgs {
     /// Ping an idle initiator after this many seconds, and end its session when it does not answer (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     pub nop_interval: u32,
+    /// End when the parent process ends: for the demo and for tests
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
     /// How long sessions may take to log out at shutdown, in seconds, before they are cut
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub shutdown_timeout: u32,
@@ -67,7 +71,10 @@ fn portal(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(address) => Ok(SocketAddr::new(address, DEFAULT_PORT)),
         Err(_) => Err(

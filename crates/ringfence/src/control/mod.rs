@@ -9,3 +9,6 @@ pub mod line;
 pub mod model;
 pub mod protocol;
 pub mod server;
+
+#[cfg(test)]
+mod tests;

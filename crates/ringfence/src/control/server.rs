@@ -1,14 +1,17 @@
 //! The daemon's end of the control socket: a thread a connection, blocking.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{RecvFlags, recv};
 
 use super::client::SOCKET_NAME;
 use super::line::{LineError, read_line, write_line};
@@ -23,6 +26,9 @@ pub const CLIENTS_MAX: usize = 256;
 pub trait Sink {
     /// Sends a frame that is not the last one. An error means that the client has gone and the work may stop.
     fn send(&mut self, frame: &Frame) -> io::Result<()>;
+
+    /// Whether the client has hung up, so that a quiet stream can end.
+    fn is_gone(&self) -> bool;
 }
 
 /// Who carries requests out. Called on the thread of the connection, which may block.
@@ -36,9 +42,10 @@ pub trait Handler: Send + Sync + 'static {
     ) -> Result<Answer, Failure>;
 }
 
-/// The bound control socket. Dropping it removes the socket file; connections end with their clients.
+/// The bound control socket. Its connections end with their clients.
 pub struct Server {
     path: PathBuf,
+    busy: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -52,17 +59,26 @@ impl Server {
         }
         let listener = bind_private(&path)?;
         let clients = Arc::new(AtomicUsize::new(0));
+        let busy = Arc::new(AtomicUsize::new(0));
+        let served = Arc::clone(&busy);
         thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || accept(&listener, &handler, &clients))?;
-        Ok(Self { path })
+            .spawn(move || accept(&listener, &handler, &clients, &served))?;
+        Ok(Self { path, busy })
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
+    /// Takes the socket away, so that no new client comes.
+    pub fn close(&self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the control socket could not be removed");
+        }
+    }
+
+    /// Waits until no request is being carried out, for at most `patience`.
+    pub fn settle(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.busy.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -80,14 +96,19 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn accept(listener: &UnixListener, handler: &Arc<dyn Handler>, clients: &Arc<AtomicUsize>) {
+fn accept(
+    listener: &UnixListener,
+    handler: &Arc<dyn Handler>,
+    clients: &Arc<AtomicUsize>,
+    busy: &Arc<AtomicUsize>,
+) {
     for stream in listener.incoming() {
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: wait for others to close instead of spinning.
                 tracing::warn!(%error, "control connection not accepted");
-                thread::sleep(std::time::Duration::from_millis(100));
+                thread::sleep(Duration::from_millis(100));
                 continue;
             }
         };
@@ -103,10 +124,11 @@ fn accept(listener: &UnixListener, handler: &Arc<dyn Handler>, clients: &Arc<Ato
         }
         let handler = Arc::clone(handler);
         let count = Arc::clone(clients);
+        let busy = Arc::clone(busy);
         let spawned = thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(move || {
-                if let Err(error) = converse(&stream, handler.as_ref()) {
+                if let Err(error) = converse(&stream, handler.as_ref(), &busy) {
                     tracing::debug!(%error, "control client gone");
                 }
                 count.fetch_sub(1, Ordering::Relaxed);
@@ -124,9 +146,24 @@ impl Sink for StreamSink<'_> {
     fn send(&mut self, frame: &Frame) -> io::Result<()> {
         write_line(&mut self.0, frame)
     }
+
+    fn is_gone(&self) -> bool {
+        let mut byte = [0_u8];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match recv(self.0, &mut byte[..], flags) {
+            // The end of the client's requests: nobody reads what would be sent.
+            Ok((0, _)) => true,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
+    }
 }
 
-fn converse(stream: &UnixStream, handler: &dyn Handler) -> Result<(), LineError> {
+fn converse(
+    stream: &UnixStream,
+    handler: &dyn Handler,
+    busy: &AtomicUsize,
+) -> Result<(), LineError> {
     let credentials = socket_peercred(stream).map_err(io::Error::from)?;
     let operator = Operator {
         uid: credentials.uid.as_raw(),
@@ -135,24 +172,26 @@ fn converse(stream: &UnixStream, handler: &dyn Handler) -> Result<(), LineError>
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut sink = StreamSink(stream);
     loop {
-        let last = match read_line::<serde_json::Value>(&mut reader) {
+        let value = match read_line::<serde_json::Value>(&mut reader) {
             Ok(None) => return Ok(()),
-            Ok(Some(value)) => match understand(value) {
-                Ok(request) => match handler.handle(request, &operator, &mut sink) {
-                    Ok(answer) => Frame::Answer(answer),
-                    Err(failure) => Frame::Error(failure),
-                },
-                Err(failure) => Frame::Error(failure),
-            },
+            Ok(Some(value)) => value,
             Err(LineError::Io(error)) => return Err(error.into()),
             Err(error) => {
                 // The stream is out of step: say so and hang up.
                 let failure = Failure::usage(error.to_string());
-                sink.send(&Frame::Error(failure))?;
-                return Ok(sink.0.flush()?);
+                return Ok(sink.send(&Frame::Error(failure))?);
             }
         };
-        sink.send(&last)?;
+        busy.fetch_add(1, Ordering::Relaxed);
+        let result =
+            understand(value).and_then(|request| handler.handle(request, &operator, &mut sink));
+        let last = match result {
+            Ok(answer) => Frame::Answer(answer),
+            Err(failure) => Frame::Error(failure),
+        };
+        let sent = sink.send(&last);
+        busy.fetch_sub(1, Ordering::Relaxed);
+        sent?;
     }
 }
 

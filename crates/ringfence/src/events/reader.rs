@@ -75,17 +75,20 @@ impl Reader {
         if let Some(open) = &mut self.current {
             drain(open, self.since, &mut self.after_sequence, &mut each)?;
         }
-        for n in (0..=self.rotated_files).rev() {
-            let Some(mut open) = Open::new(&rotated_path(&self.directory, n))? else {
+        // Youngest first: a rotation meanwhile shows a file twice, but hides none.
+        let mut younger = Vec::new();
+        for n in 0..=self.rotated_files {
+            let Some(open) = Open::new(&rotated_path(&self.directory, n))? else {
                 continue;
             };
             if self.current.as_ref().is_some_and(|c| c.inode == open.inode) {
-                continue;
+                break;
             }
+            younger.push(open);
+        }
+        for mut open in younger.into_iter().rev() {
             drain(&mut open, self.since, &mut self.after_sequence, &mut each)?;
-            if n == 0 {
-                self.current = Some(open);
-            }
+            self.current = Some(open);
         }
         Ok(())
     }

@@ -1,0 +1,294 @@
+//! The daemon: brings the pool up, serves its volumes, answers the control socket, and stops in order.
+
+mod audit;
+mod chap;
+mod device_list;
+mod notify;
+mod operations;
+mod pool;
+mod portals;
+mod runtime;
+mod state_dir;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reactor::{BackendChoice, FileDevice, Handle};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use target::{Target, TargetConfig};
+use volume::Pool;
+
+use crate::cli::output::Output;
+use crate::cli::serve::{IoEngine, ServeArgs};
+use crate::control::server::Server;
+use crate::events::What;
+use crate::events::writer::{EventLog, Limits};
+use crate::failure::Failure;
+use crate::iscsi::{PortalInfo, Service, ServiceConfig};
+use audit::Audit;
+use device_list::DeviceList;
+use operations::Operations;
+
+pub use audit::{isid_text, key_text, type_name};
+
+/// Runs `make`'s future on a reactor and waits for its result. Not to be called on a reactor.
+fn on_reactor<M, F>(reactor: &Handle, make: M) -> Result<F::Output, Failure>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future + 'static,
+    F::Output: Send + 'static,
+{
+    reactor
+        .spawn(make)
+        .wait()
+        .map_err(|error| Failure::failed(format!("the operation did not finish: {error}")))
+}
+
+/// Serves the pool of the state directory `state` until SIGTERM or SIGINT.
+pub fn run(state: &Path, args: ServeArgs, output: Output) -> Result<(), Failure> {
+    start_logging();
+    if args.exit_with_parent {
+        exit_with_parent()?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Failure::failed(format!("signals cannot be handled: {error}")))?;
+    let chap = args.chap_file.as_deref().map(chap::load).transpose()?;
+    state_dir::prepare(state)?;
+    let _lock = state_dir::StateLock::take(state)?;
+    let (log, log_thread) = EventLog::start(state, Limits::default()).map_err(|error| {
+        Failure::failed(format!(
+            "the event log in {} cannot be opened: {error}",
+            state.display()
+        ))
+    })?;
+    let result = serve(state, &args, chap, output, &log, &mut signals);
+    if let Err(failure) = &result {
+        log.record(What::DaemonStopped {
+            reason: failure.to_string(),
+        });
+    }
+    log_thread.stop();
+    // Who follows the events hears of the end.
+    result.map(|server| server.settle(Duration::from_secs(1)))
+}
+
+/// Serves until a signal; gives the control server, which is closed, but may have answers under way.
+fn serve(
+    state: &Path,
+    args: &ServeArgs,
+    chap: Option<::iscsi::target::ChapConfig>,
+    output: Output,
+    log: &EventLog,
+    signals: &mut Signals,
+) -> Result<Server, Failure> {
+    let (data, control) = start_reactors(args)?;
+    // Both runtimes have at least one reactor.
+    let control_handle = control.handles()[0].clone();
+    let mut devices = DeviceList::load(state)?;
+    let pool = pool::open_pool(&mut devices, &control_handle, log)?;
+
+    let target_name = args.target_name.clone().unwrap_or_else(default_target_name);
+    let listening = portals::bind(&args.portals, &control_handle, data.handles())?;
+    let portals = listening.infos.clone();
+    let audit = Arc::new(Audit::new(log.clone()));
+    let target = Target::new(
+        TargetConfig {
+            name: target_name.clone(),
+            ports: portals.iter().map(|portal| portal.target_port).collect(),
+            sanitize_bytes_per_second: None,
+        },
+        Arc::new(runtime::Reactors),
+        Arc::clone(&audit) as Arc<dyn target::EventSink>,
+    );
+    add_volumes(&pool, &target, &control_handle, log)?;
+    let service = Service::new(ServiceConfig {
+        target: Arc::clone(&target),
+        portals: portals.clone(),
+        chap,
+        ping_interval: (args.nop_interval > 0)
+            .then(|| Duration::from_secs(u64::from(args.nop_interval))),
+        observer: Arc::clone(&audit) as Arc<dyn crate::iscsi::SessionObserver>,
+    });
+
+    let operations = Arc::new(Operations::new(operations::Parts {
+        state: state.to_owned(),
+        target_name: target_name.clone(),
+        portals: portals.clone(),
+        io: match control_handle.backend() {
+            reactor::Backend::IoUring => "io_uring".to_owned(),
+            reactor::Backend::Epoll => "epoll".to_owned(),
+        },
+        reactors: data.handles().len(),
+        control: control_handle.clone(),
+        devices,
+        pool: Arc::clone(&pool),
+        target,
+        service: Arc::clone(&service),
+        audit,
+    }));
+    let server = Server::start(state, operations).map_err(|error| {
+        Failure::failed(format!(
+            "the control socket in {} cannot be made: {error}",
+            state.display()
+        ))
+    })?;
+    listening.start(service.clone());
+    log.record(What::DaemonStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        portals: portals
+            .iter()
+            .map(|portal| portal.address.to_string())
+            .collect(),
+    });
+    announce(output, &target_name, &portals)?;
+    notify::notify("READY=1");
+
+    let signal = signals.forever().next();
+    let reason = match signal {
+        Some(SIGINT) => "SIGINT",
+        _ => "SIGTERM",
+    };
+    tracing::info!(reason, "stopping");
+    notify::notify("STOPPING=1");
+    server.close();
+    let grace = Duration::from_secs(u64::from(args.shutdown_timeout));
+    stop(&control_handle, service, &pool, grace)?;
+    log.record(What::DaemonStopped {
+        reason: reason.to_owned(),
+    });
+    data.shutdown();
+    control.shutdown();
+    Ok(server)
+}
+
+/// Asks the kernel for SIGTERM when the parent ends.
+fn exit_with_parent() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| Failure::failed(format!("the parent cannot be watched: {error}")))
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // It fails when there is a subscriber already, which then serves as well.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+fn start_reactors(args: &ServeArgs) -> Result<(reactor::Runtime, reactor::Runtime), Failure> {
+    let backend = match args.io {
+        IoEngine::Auto => BackendChoice::Auto,
+        IoEngine::IoUring => BackendChoice::IoUring,
+        IoEngine::Epoll => BackendChoice::Epoll,
+    };
+    let mut config = reactor::Config {
+        backend,
+        ..reactor::Config::default()
+    };
+    if let Some(reactors) = args.reactors {
+        config.reactors = usize::from(reactors);
+    }
+    let control = reactor::Config {
+        reactors: 1,
+        name: "control-reactor".to_owned(),
+        ..config.clone()
+    };
+    let start = |config: &reactor::Config| {
+        reactor::Runtime::start(config).map_err(|error| {
+            let failure = Failure::failed(format!("the reactors cannot be started: {error}"));
+            match args.io {
+                IoEngine::IoUring => failure.advise(
+                    "this kernel or container forbids io_uring (see sysctl kernel.io_uring_disabled); use --io auto or --io epoll",
+                ),
+                _ => failure,
+            }
+        })
+    };
+    Ok((start(&config)?, start(&control)?))
+}
+
+/// `iqn.2026-11.dev.ringfence:HOSTNAME`, with the host's name as the rules for iSCSI names allow it.
+fn default_target_name() -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    let host: String = host
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        .collect();
+    let host = if host.is_empty() { "localhost" } else { &host };
+    format!("iqn.2026-11.dev.ringfence:{host}")
+}
+
+fn add_volumes(
+    pool: &Pool<FileDevice>,
+    target: &Arc<Target<FileDevice>>,
+    control: &Handle,
+    log: &EventLog,
+) -> Result<(), Failure> {
+    for volume in pool.volumes() {
+        let name = volume.record().name.clone();
+        if let Some(reason) = volume.fault() {
+            tracing::error!(volume = name, reason, "not served");
+            log.record(What::VolumeNotServed {
+                volume: name.clone(),
+                reason,
+            });
+        }
+        let target = Arc::clone(target);
+        on_reactor(control, move || async move {
+            target.add_logical_unit(volume).await.map(|_| ())
+        })?
+        .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
+    }
+    Ok(())
+}
+
+fn announce(output: Output, target_name: &str, portals: &[PortalInfo]) -> Result<(), Failure> {
+    for portal in portals {
+        let object = json!({
+            "portal": portal.address.to_string(),
+            "target_port": portal.target_port,
+            "target_name": target_name,
+        });
+        output.line(&object, || {
+            format!(
+                "portal {} target-port {} {target_name}",
+                portal.address, portal.target_port
+            )
+        })?;
+    }
+    output.line(&json!({ "ready": true }), || "ready".to_owned())
+}
+
+fn stop(
+    control: &Handle,
+    service: Arc<Service<FileDevice>>,
+    pool: &Arc<Pool<FileDevice>>,
+    grace: Duration,
+) -> Result<(), Failure> {
+    on_reactor(
+        control,
+        move || async move { service.shutdown(grace).await },
+    )?;
+    for volume in pool
+        .volumes()
+        .into_iter()
+        .filter(|volume| volume.fault().is_none())
+    {
+        let name = volume.record().name.clone();
+        let flushed = on_reactor(control, move || async move { volume.flush().await })?;
+        flushed
+            .map_err(|error| Failure::failed(format!("volume {name} was not flushed: {error}")))?;
+    }
+    Ok(())
+}

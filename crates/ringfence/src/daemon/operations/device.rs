@@ -1,0 +1,244 @@
+//! Devices of the pool.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::volume::{DeviceInfo, DeviceSource};
+
+use super::{Operations, explain, lock};
+use crate::control::model::Device;
+use crate::daemon::device_list::{DeviceList, Entry};
+use crate::daemon::pool::open_device;
+use crate::events::{Operator, What};
+use crate::failure::Failure;
+use crate::names::object_name;
+
+impl Operations {
+    pub(super) fn device_add(
+        &self,
+        name: &str,
+        path: PathBuf,
+        size_bytes: Option<u64>,
+        direct: bool,
+        operator: &Operator,
+    ) -> Result<Device, Failure> {
+        object_name(name).map_err(Failure::usage)?;
+        if !path.is_absolute() {
+            return Err(Failure::usage("the path of a device is absolute"));
+        }
+        let mut list = lock(&self.devices);
+        if let Some(info) = self
+            .device_infos()?
+            .into_iter()
+            .find(|info| info.name == name)
+        {
+            return Err(Failure::refused(format!(
+                "there is a device {name} already, at {}",
+                info.path
+            ))
+            .advise("choose another name; 'ringfence device list' shows them"));
+        }
+        refuse_twice(&list, &path)?;
+        if let Some(size_bytes) = size_bytes {
+            create_sparse(&path, size_bytes)?;
+        }
+        let added = self.join(&mut list, name, &path, direct);
+        match added {
+            Ok(device) => {
+                self.audit.log().record(What::DeviceAdded {
+                    device: name.to_owned(),
+                    path: path.display().to_string(),
+                    by: operator.clone(),
+                });
+                Ok(device)
+            }
+            Err(failure) => {
+                if size_bytes.is_some()
+                    && let Err(error) = std::fs::remove_file(&path)
+                {
+                    tracing::warn!(path = %path.display(), %error, "the new file was left behind");
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        list: &mut DeviceList,
+        name: &str,
+        path: &Path,
+        direct: bool,
+    ) -> Result<Device, Failure> {
+        let source = DeviceSource {
+            path: path.display().to_string(),
+            device: Arc::new(open_device(path, direct)?),
+        };
+        list.put(Entry {
+            path: path.to_owned(),
+            direct,
+            unsettled: true,
+        })
+        .map_err(|error| unwritten(&error))?;
+        let pool = Arc::clone(&self.pool);
+        let owned = name.to_owned();
+        let added = self.run(move || async move { pool.device_add(&owned, source).await })?;
+        match added {
+            Ok(info) => {
+                list.settle(path).map_err(|error| unwritten(&error))?;
+                self.describe(list, info)
+            }
+            Err(error) => {
+                list.remove(path).map_err(|error| unwritten(&error))?;
+                Err(explain(&error))
+            }
+        }
+    }
+
+    pub(super) fn device_list(&self) -> Result<Vec<Device>, Failure> {
+        let list = lock(&self.devices);
+        let infos = self.device_infos()?;
+        infos
+            .into_iter()
+            .map(|info| self.describe(&list, info))
+            .collect()
+    }
+
+    pub(super) fn device_show(&self, name: &str) -> Result<Device, Failure> {
+        let list = lock(&self.devices);
+        let info = self.device_info(name)?;
+        self.describe(&list, info)
+    }
+
+    pub(super) fn device_remove(&self, name: &str, operator: &Operator) -> Result<(), Failure> {
+        let mut list = lock(&self.devices);
+        let info = self.device_info(name)?;
+        let path = PathBuf::from(&info.path);
+        let entry = list.get(&path).cloned();
+        if let Some(entry) = &entry {
+            list.put(Entry {
+                unsettled: true,
+                ..entry.clone()
+            })
+            .map_err(|error| unwritten(&error))?;
+        }
+        let pool = Arc::clone(&self.pool);
+        let owned = name.to_owned();
+        let removed = self.run(move || async move { pool.device_remove(&owned).await })?;
+        if let Err(error) = removed {
+            list.settle(&path).map_err(|error| unwritten(&error))?;
+            return Err(explain(&error));
+        }
+        list.remove(&path).map_err(|error| unwritten(&error))?;
+        self.audit.log().record(What::DeviceRemoved {
+            device: name.to_owned(),
+            by: operator.clone(),
+        });
+        Ok(())
+    }
+
+    fn device_infos(&self) -> Result<Vec<DeviceInfo>, Failure> {
+        let pool = Arc::clone(&self.pool);
+        self.run(move || async move { pool.devices().await })
+    }
+
+    fn device_info(&self, name: &str) -> Result<DeviceInfo, Failure> {
+        let pool = Arc::clone(&self.pool);
+        let name = name.to_owned();
+        self.run(move || async move { pool.device(&name).await })?
+            .map_err(|error| explain(&error))
+    }
+
+    fn describe(&self, list: &DeviceList, info: DeviceInfo) -> Result<Device, Failure> {
+        let keys_of = self
+            .pool
+            .volumes()
+            .into_iter()
+            .map(|volume| volume.record())
+            .filter(|record| record.keys.iter().any(|extent| extent.device == info.uuid))
+            .map(|record| record.name.clone())
+            .collect();
+        let state = match (info.present, info.config_current) {
+            (true, true) => "online",
+            (true, false) => "stale",
+            (false, _) => "missing",
+        };
+        let path = PathBuf::from(&info.path);
+        Ok(Device {
+            direct: list.get(&path).is_some_and(|entry| entry.direct),
+            name: info.name,
+            path,
+            uuid: info.uuid.to_string(),
+            state: state.to_owned(),
+            size_bytes: info.size_bytes,
+            used_bytes: info.capacity_bytes.saturating_sub(info.free_bytes),
+            free_bytes: info.free_bytes,
+            volumes: info.volumes,
+            keys_of,
+        })
+    }
+}
+
+/// Refuses a device that is in the pool already, perhaps under another path.
+fn refuse_twice(list: &DeviceList, path: &Path) -> Result<(), Failure> {
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        // A block device is itself whatever its node: by its number, a file by its inode.
+        Some(match metadata.rdev() {
+            0 => (metadata.dev(), metadata.ino(), 0),
+            rdev => (0, 0, rdev),
+        })
+    };
+    let new = identity(path);
+    let known = list
+        .entries()
+        .iter()
+        .find(|entry| entry.path == path || (new.is_some() && identity(&entry.path) == new));
+    match known {
+        None => Ok(()),
+        Some(entry) => Err(Failure::refused(format!(
+            "{} is in the pool already (as {})",
+            path.display(),
+            entry.path.display()
+        ))
+        .advise("'ringfence device list' shows the devices of the pool")),
+    }
+}
+
+fn create_sparse(path: &Path, size_bytes: u64) -> Result<(), Failure> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|file| {
+            let sized = file.set_len(size_bytes).and_then(|()| file.sync_all());
+            sized.and_then(|()| sync_parent(path)).inspect_err(|_| {
+                // It is ours and empty; if it stays, the error below tells of the path.
+                let _ = std::fs::remove_file(path);
+            })
+        });
+    made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Failure::refused(format!("{} exists already", path.display()))
+                .advise("leave --size out to use it as it is, or name a file that does not exist")
+        }
+        _ => Failure::failed(format!("{} cannot be made: {error}", path.display())),
+    })
+}
+
+/// Makes the name of a new file durable.
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn unwritten(error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "the list of devices in the state directory cannot be written: {error}"
+    ))
+}

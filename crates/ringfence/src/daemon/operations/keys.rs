@@ -1,0 +1,204 @@
+//! The private region of a volume, read back.
+
+use std::collections::HashMap;
+
+use ::volume::ReadBack;
+use reservation::{Key, Nexus, State};
+use uuid::Uuid;
+
+use super::Operations;
+use crate::control::model::{Keys, KeysRegistration, KeysReplica, KeysReservation};
+use crate::daemon::audit::{isid_text, key_text, type_name};
+use crate::failure::Failure;
+
+impl Operations {
+    pub(super) fn keys(&self, name: &str) -> Result<Keys, Failure> {
+        let volume = self.volume(name)?;
+        let read = self.run(move || async move {
+            let region = volume.private_region().map_err(|error| error.to_string())?;
+            region.read_back().await.map_err(|error| error.to_string())
+        })?;
+        let read = read.map_err(|why| {
+            Failure::failed(format!("the private region of volume {name} cannot be read: {why}"))
+                .advise("'ringfence volume show' tells the volume's state; see docs/operators/troubleshooting.md")
+        })?;
+        Ok(present(name, read))
+    }
+
+    /// Names of the pool's devices by identity.
+    pub(super) fn device_names(&self) -> Result<HashMap<Uuid, String>, Failure> {
+        let pool = std::sync::Arc::clone(&self.pool);
+        let infos = self.run(move || async move { pool.devices().await })?;
+        Ok(infos
+            .into_iter()
+            .map(|info| (info.uuid, info.name))
+            .collect())
+    }
+}
+
+fn present(name: &str, read: ReadBack) -> Keys {
+    let state = &read.state;
+    Keys {
+        volume: name.to_owned(),
+        generation: state.generation,
+        reservation: state
+            .reservation
+            .as_ref()
+            .map(|reservation| KeysReservation {
+                kind: type_name(reservation.kind).to_owned(),
+                key: key_text(
+                    reservation
+                        .holder
+                        .as_ref()
+                        .map_or(Key(0), |holder| key_of(state, holder)),
+                ),
+                holder: reservation
+                    .holder
+                    .as_ref()
+                    .map(|holder| holder.initiator.name.to_string()),
+            }),
+        registrations: state
+            .registrants
+            .iter()
+            .map(|(nexus, registrant)| KeysRegistration {
+                key: key_text(registrant.key),
+                initiator: nexus.initiator.name.to_string(),
+                isid: isid_text(nexus.initiator.isid),
+                target_port: nexus.target_port,
+                aptpl: state.aptpl,
+                holder: holds(state, nexus),
+            })
+            .collect(),
+        replicas: read
+            .replicas
+            .into_iter()
+            .map(|replica| KeysReplica {
+                device: replica.device,
+                state: replica.state,
+                sequence: replica.sequence,
+            })
+            .collect(),
+    }
+}
+
+/// The holder is a registrant ([`State`]).
+fn key_of(state: &State, nexus: &Nexus) -> Key {
+    state
+        .registrants
+        .get(nexus)
+        .map_or(Key(0), |registrant| registrant.key)
+}
+
+/// Every registrant holds an all-registrants reservation (SPC-4 5.13.7).
+fn holds(state: &State, nexus: &Nexus) -> bool {
+    state.reservation.as_ref().is_some_and(|reservation| {
+        reservation
+            .holder
+            .as_ref()
+            .is_none_or(|holder| holder == nexus)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::volume::private_region::ReplicaStatus;
+    use reservation::{InitiatorPort, Registrant, Reservation, ReservationType};
+
+    fn nexus(name: &str) -> Nexus {
+        Nexus {
+            initiator: InitiatorPort {
+                name: name.into(),
+                isid: [0, 2, 0x3d, 0, 0, 1],
+            },
+            target_port: 1,
+        }
+    }
+
+    fn read_back(reservation: Option<Reservation>) -> ReadBack {
+        let mut state = State {
+            generation: 3,
+            aptpl: true,
+            reservation,
+            ..State::default()
+        };
+        for (name, key) in [("iqn.x:a", 0x0123_4567_89ab_cdef), ("iqn.x:b", 0xb)] {
+            let registrant = Registrant {
+                key: Key(key),
+                all_target_ports: false,
+            };
+            state.registrants.insert(nexus(name), registrant);
+        }
+        ReadBack {
+            state,
+            replicas: vec![ReplicaStatus {
+                device: "disk1".into(),
+                state: "current".into(),
+                sequence: Some(9),
+            }],
+        }
+    }
+
+    #[test]
+    fn keys_as_json() {
+        let held = read_back(Some(Reservation {
+            kind: ReservationType::WriteExclusiveRegistrantsOnly,
+            holder: Some(nexus("iqn.x:a")),
+        }));
+        let text = serde_json::to_string_pretty(&present("shared", held)).unwrap();
+        insta::assert_snapshot!(text, @r#"
+        {
+          "volume": "shared",
+          "generation": 3,
+          "reservation": {
+            "type": "write-exclusive-registrants-only",
+            "key": "0x0123456789abcdef",
+            "holder": "iqn.x:a"
+          },
+          "registrations": [
+            {
+              "key": "0x0123456789abcdef",
+              "initiator": "iqn.x:a",
+              "isid": "0x00023d000001",
+              "target_port": 1,
+              "aptpl": true,
+              "holder": true
+            },
+            {
+              "key": "0x000000000000000b",
+              "initiator": "iqn.x:b",
+              "isid": "0x00023d000001",
+              "target_port": 1,
+              "aptpl": true,
+              "holder": false
+            }
+          ],
+          "replicas": [
+            {
+              "device": "disk1",
+              "state": "current",
+              "sequence": 9
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn an_all_registrants_reservation_is_held_by_all_and_has_no_key() {
+        let keys = present(
+            "shared",
+            read_back(Some(Reservation {
+                kind: ReservationType::ExclusiveAccessAllRegistrants,
+                holder: None,
+            })),
+        );
+        let reservation = keys.reservation.unwrap();
+        assert_eq!(reservation.key, "0x0000000000000000");
+        assert_eq!(reservation.holder, None);
+        assert!(keys.registrations.iter().all(|r| r.holder));
+        let none = present("shared", read_back(None));
+        assert_eq!(none.reservation, None);
+        assert!(none.registrations.iter().all(|r| !r.holder));
+    }
+}

@@ -1,0 +1,305 @@
+//! Volumes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ::volume::translate::Region;
+use ::volume::{Access, CreateVolume, Persist, Volume as PoolVolume};
+use reactor::FileDevice;
+use uuid::Uuid;
+
+use super::{Operations, explain, lock};
+use crate::control::model::{MapEntry, Volume, VolumeMap};
+use crate::control::protocol::Growth;
+use crate::events::{Operator, What};
+use crate::failure::Failure;
+use crate::iscsi::SessionInfo;
+use crate::names::object_name;
+use crate::size::HumanSize;
+
+/// What `volume create` was asked for.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) size_bytes: u64,
+    pub(super) on: Vec<String>,
+    pub(super) keys_on: Vec<String>,
+    pub(super) block_size_bytes: u32,
+    pub(super) persist_always: bool,
+}
+
+/// What the description of every volume needs.
+struct View {
+    devices: HashMap<Uuid, String>,
+    sessions: Vec<SessionInfo>,
+}
+
+impl Operations {
+    pub(super) fn volume_create(
+        &self,
+        wanted: Wanted,
+        operator: &Operator,
+    ) -> Result<Volume, Failure> {
+        object_name(&wanted.name).map_err(Failure::usage)?;
+        let request = CreateVolume {
+            name: wanted.name.clone(),
+            size_bytes: wanted.size_bytes,
+            on: wanted.on,
+            keys_on: wanted.keys_on,
+            block_size: wanted.block_size_bytes.try_into().map_err(Failure::usage)?,
+            persist: if wanted.persist_always {
+                Persist::Always
+            } else {
+                Persist::Aptpl
+            },
+        };
+        let order = self.volume_lock(&wanted.name);
+        let _order = lock(&order);
+        let pool = Arc::clone(&self.pool);
+        let volume = self
+            .run(move || async move { pool.volume_create(request).await })?
+            .map_err(|error| explain(&error))?;
+        self.serve(Arc::clone(&volume)).map_err(|failure| {
+            Failure::failed(format!(
+                "volume {} was made but cannot be served: {failure}",
+                wanted.name
+            ))
+            .advise("restart the daemon, or delete the volume")
+        })?;
+        self.audit.log().record(What::VolumeCreated {
+            volume: wanted.name,
+            lun: volume.lun(),
+            size_bytes: volume.size_bytes(),
+            by: operator.clone(),
+        });
+        Ok(self.describe_volume(&volume, &self.view()?))
+    }
+
+    pub(super) fn volume_list(&self) -> Result<Vec<Volume>, Failure> {
+        let view = self.view()?;
+        let volumes = self.pool.volumes();
+        let described = volumes.iter().map(|v| self.describe_volume(v, &view));
+        Ok(described.collect())
+    }
+
+    pub(super) fn volume_show(&self, name: &str) -> Result<Volume, Failure> {
+        let volume = self.volume(name)?;
+        Ok(self.describe_volume(&volume, &self.view()?))
+    }
+
+    pub(super) fn volume_delete(
+        &self,
+        name: &str,
+        force: bool,
+        operator: &Operator,
+    ) -> Result<(), Failure> {
+        let order = self.volume_lock(name);
+        let _order = lock(&order);
+        let volume = self.volume(name)?;
+        let used = self.who_uses(&volume);
+        if !force && let Some(used) = &used {
+            return Err(Failure::refused(format!("volume {name} is in use: {used}")).advise(
+                "log the initiators out and let them unregister, or delete it all the same with --force",
+            ));
+        }
+        let _acting = self.audit.acting(name, operator);
+        let lun = volume.lun();
+        let target = Arc::clone(&self.target);
+        self.run(move || async move { target.remove_logical_unit(lun).await })?;
+        let pool = Arc::clone(&self.pool);
+        let owned = name.to_owned();
+        let deleted = self.run(move || async move { pool.volume_delete(&owned).await })?;
+        if let Err(error) = deleted {
+            let failure = explain(&error);
+            return Err(match self.serve(volume) {
+                Ok(()) => failure,
+                Err(again) => failure.advise(format!(
+                    "the volume is still there but not served ({again}): restart the daemon"
+                )),
+            });
+        }
+        self.audit.log().record(What::VolumeDeleted {
+            volume: name.to_owned(),
+            forced: used.is_some(),
+            by: operator.clone(),
+        });
+        Ok(())
+    }
+
+    /// Gives the volume to the target.
+    fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), Failure> {
+        let target = Arc::clone(&self.target);
+        self.run(move || async move { target.add_logical_unit(volume).await.map(|_| ()) })?
+            .map_err(|error| Failure::failed(error.to_string()))
+    }
+
+    /// Who would lose the volume, in words; `None` when nobody.
+    fn who_uses(&self, volume: &PoolVolume<FileDevice>) -> Option<String> {
+        let mut uses = Vec::new();
+        let sessions: Vec<String> = self
+            .service
+            .sessions()
+            .into_iter()
+            .filter(|s| !s.discovery && volume.access_of(&s.initiator) != Access::None)
+            .map(|s| s.initiator)
+            .collect();
+        if !sessions.is_empty() {
+            uses.push(format!("{} logged in", sessions.join(", ")));
+        }
+        let unit = self.target.logical_unit(volume.lun());
+        match unit.and_then(|unit| unit.reservations()) {
+            Some(reservations) => match reservations.persistent.registrants.len() {
+                0 => {}
+                1 => uses.push("1 registration".to_owned()),
+                many => uses.push(format!("{many} registrations")),
+            },
+            None => uses.push("its registrations cannot be read".to_owned()),
+        }
+        (!uses.is_empty()).then(|| uses.join("; "))
+    }
+
+    pub(super) fn volume_grow(
+        &self,
+        name: &str,
+        growth: Growth,
+        operator: &Operator,
+    ) -> Result<Volume, Failure> {
+        let order = self.volume_lock(name);
+        let _order = lock(&order);
+        let volume = self.volume(name)?;
+        let before = volume.size_bytes();
+        let size_bytes = match growth {
+            Growth::To(size_bytes) => size_bytes,
+            Growth::By(more_bytes) => before
+                .checked_add(more_bytes)
+                .ok_or_else(|| Failure::usage("a volume has at most 16 EiB"))?,
+        };
+        if size_bytes <= before {
+            return Err(Failure::refused(format!(
+                "volume {name} has {} already, {} is not more",
+                HumanSize(before),
+                HumanSize(size_bytes)
+            ))
+            .advise("a volume can only grow; +SIZE grows it by SIZE"));
+        }
+        let pool = Arc::clone(&self.pool);
+        let owned = name.to_owned();
+        self.run(move || async move { pool.volume_grow(&owned, size_bytes).await })?
+            .map_err(|error| explain(&error))?;
+        self.target.capacity_changed(volume.lun());
+        self.audit.log().record(What::VolumeGrown {
+            volume: name.to_owned(),
+            size_bytes: volume.size_bytes(),
+            by: operator.clone(),
+        });
+        Ok(self.describe_volume(&volume, &self.view()?))
+    }
+
+    pub(super) fn volume_map(
+        &self,
+        name: &str,
+        offset_bytes: Option<u64>,
+    ) -> Result<VolumeMap, Failure> {
+        let volume = self.volume(name)?;
+        let map = volume.map();
+        let wanted: Vec<(Region, u64, u64)> = match offset_bytes {
+            Some(offset) => vec![(Region::Public, offset, 1)],
+            None => std::iter::once(Region::Public)
+                .chain((0..map.keys_replicas()).map(|replica| Region::Keys { replica }))
+                .chain(std::iter::once(Region::Intent))
+                .map(|region| (region, 0, map.region_bytes(region)))
+                .collect(),
+        };
+        let device_names = self.device_names()?;
+        let mut extents = Vec::new();
+        for (region, offset, length) in wanted {
+            let ranges = map.translate(region, offset, length).map_err(|_| {
+                Failure::usage(format!(
+                    "offset {offset} is past the end of volume {name}, which has {} bytes",
+                    map.size_bytes()
+                ))
+            })?;
+            let (region, copy) = match region {
+                Region::Public => ("public", 0),
+                Region::Keys { replica } => ("private", replica),
+                Region::Intent => ("intent", 0),
+            };
+            extents.extend(ranges.iter().map(|range| {
+                MapEntry {
+                    region: region.to_owned(),
+                    copy: u16::try_from(copy).unwrap_or(u16::MAX),
+                    offset_bytes: range.region_offset_bytes,
+                    length_bytes: range.length_bytes,
+                    device: device_names
+                        .get(&range.device)
+                        .cloned()
+                        .unwrap_or_else(|| range.device.to_string()),
+                    device_offset_bytes: range.device_offset_bytes,
+                }
+            }));
+        }
+        Ok(VolumeMap {
+            volume: name.to_owned(),
+            extents,
+        })
+    }
+
+    fn view(&self) -> Result<View, Failure> {
+        Ok(View {
+            devices: self.device_names()?,
+            sessions: self.service.sessions(),
+        })
+    }
+
+    fn describe_volume(&self, volume: &PoolVolume<FileDevice>, view: &View) -> Volume {
+        let record = volume.record();
+        let named = |uuids: Vec<Uuid>| {
+            let mut seen: Vec<String> = Vec::new();
+            for uuid in uuids {
+                let name = view
+                    .devices
+                    .get(&uuid)
+                    .cloned()
+                    .unwrap_or_else(|| uuid.to_string());
+                if !seen.contains(&name) {
+                    seen.push(name);
+                }
+            }
+            seen
+        };
+        let data = record.plexes.iter().flat_map(|plex| &plex.columns);
+        let devices = named(data.flat_map(|c| &c.extents).map(|e| e.device).collect());
+        let reason = volume.fault().or_else(|| {
+            let unit = self.target.logical_unit(volume.lun())?;
+            unit.failure()
+        });
+        let granted = |initiator: &str| record.access_of(initiator) != Access::None;
+        Volume {
+            name: record.name.clone(),
+            lun: record.lun,
+            uuid: record.uuid.to_string(),
+            naa: format!("0x{}", record.naa),
+            state: if reason.is_none() {
+                "online"
+            } else {
+                "not-served"
+            }
+            .to_owned(),
+            reason,
+            size_bytes: volume.size_bytes(),
+            block_size_bytes: record.block_size.bytes(),
+            layout: "linear".to_owned(),
+            persist: match record.persist {
+                Persist::Aptpl => "aptpl",
+                Persist::Always => "always",
+            }
+            .to_owned(),
+            devices,
+            keys_on: named(record.keys.iter().map(|extent| extent.device).collect()),
+            sessions: view
+                .sessions
+                .iter()
+                .filter(|s| !s.discovery && granted(&s.initiator))
+                .count(),
+        }
+    }
+}
