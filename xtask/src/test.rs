@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::context::Context;
 use crate::e2e::guests::{self, TargetKind};
-use crate::e2e::{cli, demo, hostile, libiscsi, qemu};
+use crate::e2e::{cli, demo, hostile, kill9, libiscsi, qemu};
 use crate::packages;
 use crate::process::run_within;
 
@@ -103,6 +103,12 @@ const STEPS: &[Step] = &[
         about: "hostile input at the portal beside an honest session",
         real_clients: true,
         run: hostile::run,
+    },
+    Step {
+        name: "kill9",
+        about: "kill -9 at random moments while nexuses register, reserve and preempt",
+        real_clients: true,
+        run: kill9::run,
     },
     Step {
         name: "guests",

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod demo;
 pub mod guests;
 pub mod hostile;
+pub mod kill9;
 pub mod libiscsi;
 pub mod qemu;
 pub mod wire;
