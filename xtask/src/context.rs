@@ -80,13 +80,19 @@ impl Context {
             &mut self.cargo(&["build", "--release", "--locked", "-p", "ringfence"]),
             Duration::from_secs(1800),
         )?;
-        let metadata = run(&mut self.cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
-        let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-        let target = metadata["target_directory"]
-            .as_str()
-            .context("cargo's target folder")?;
-        let path = Path::new(target).join("release/ringfence");
+        let path = self.target_folder()?.join("release/ringfence");
         ensure!(path.exists(), "{} was not built", path.display());
         Ok(self.binary.get_or_init(|| path))
+    }
+
+    /// Where cargo builds the workspace.
+    ///
+    /// # Errors
+    /// When cargo does not say.
+    pub fn target_folder(&self) -> Result<PathBuf> {
+        let metadata = run(&mut self.cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+        let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+        let folder = metadata["target_directory"].as_str();
+        Ok(folder.context("cargo's target folder")?.into())
     }
 }

@@ -1,7 +1,9 @@
 //! What the project's developers run: `cargo xtask test`, `vm`, `fuzz` and `bench`.
 
+mod bench;
 mod context;
 mod e2e;
+mod fuzz;
 mod packages;
 mod process;
 mod random;
@@ -27,12 +29,18 @@ enum Task {
     Test(test::Arguments),
     /// Build the guest image and boot a guest, or run a command in one
     Vm(vm_command::Arguments),
+    /// Fuzz the parsers of everything that comes from outside
+    Fuzz(fuzz::Arguments),
+    /// Measure ringfence beside tgt and beside a responder that touches no disk
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm_command::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run_task(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 use crate::context::Context;
 use crate::e2e::guests::{self, TargetKind};
 use crate::e2e::{cli, demo, hostile, kill9, libiscsi, qemu};
+use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
 
@@ -67,6 +68,12 @@ const STEPS: &[Step] = &[
         about: "cargo test of every crate",
         real_clients: false,
         run: |context| cargo(context, &["test", "-q", "--workspace", "--locked"]),
+    },
+    Step {
+        name: "fuzz",
+        about: "the fuzz targets: kept corpus and a short run",
+        real_clients: false,
+        run: fuzz::short_run,
     },
     Step {
         name: "cli",

@@ -144,6 +144,8 @@ pub struct Session {
     pub command_sn: u32,
     /// The target's status number expected next.
     pub expected_status_sn: u32,
+    /// The longest data segment that the target takes.
+    pub target_segment_bytes: usize,
     next_tag: u32,
 }
 
@@ -177,6 +179,7 @@ impl Session {
             stream,
             command_sn: 1,
             expected_status_sn: answer.word(24).wrapping_add(1),
+            target_segment_bytes: segment_bytes(&answer.data),
             next_tag: 1,
         })
     }
@@ -306,6 +309,16 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What the target declared as MaxRecvDataSegmentLength, or its default (RFC 7143 13.12).
+fn segment_bytes(text: &[u8]) -> usize {
+    let declared = text
+        .split(|byte| *byte == 0)
+        .find_map(|pair| pair.strip_prefix(b"MaxRecvDataSegmentLength="));
+    declared
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .unwrap_or(8192)
 }
 
 /// A TCP connection on which nothing blocks longer than [`STALL`].

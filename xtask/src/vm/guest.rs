@@ -101,10 +101,11 @@ impl Guest {
         let limit = limit * self.accelerator.patience();
         let id = self.next_id;
         self.next_id += 1;
-        let line = format!("{id} {}\n", base64(script.as_bytes()));
+        let line = format!("{id} {} {}\n", limit.as_secs(), base64(script.as_bytes()));
         self.port.get_mut().write_all(line.as_bytes())?;
+        // The guest itself ends a script that takes too long; waiting longer is for a guest that hangs.
         let header = self
-            .read_line(limit)
+            .read_line(limit + Duration::from_secs(30))
             .with_context(|| format!("while {} ran: {script}", self.name))?;
         let words: Vec<&str> = header.split(' ').collect();
         let ["DONE", answered, code, length] = words[..] else {
@@ -117,6 +118,13 @@ impl Guest {
         );
         let mut text = vec![0; length.parse()?];
         self.port.read_exact(&mut text)?;
+        ensure!(
+            code != "124",
+            "on {}: still running after {} s:\n{script}\n{}",
+            self.name,
+            limit.as_secs(),
+            String::from_utf8_lossy(&text)
+        );
         Ok(Answer {
             code: code.parse()?,
             text: String::from_utf8_lossy(&text).into_owned(),
@@ -145,6 +153,22 @@ impl Guest {
             tail(&answer.text, 40)
         );
         Ok(answer.text)
+    }
+
+    /// Waits until a condition of the shell holds, at most `seconds` under KVM.
+    ///
+    /// # Errors
+    /// When it does not hold in time; the message has the output of `clue`.
+    pub fn wait_until(&mut self, condition: &str, seconds: u64, clue: &str) -> Result<()> {
+        let script = format!("until {condition}; do sleep 0.2; done");
+        let limit = Duration::from_secs(seconds);
+        match self.run_within(&script, limit) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let said = self.run(clue).map(|answer| answer.text).unwrap_or_default();
+                Err(error.context(said))
+            }
+        }
     }
 
     /// Runs a script that must fail and returns its output.

@@ -28,10 +28,9 @@ pub fn kill_during_io(lab: &mut Lab) -> Result<()> {
         lab.guests[0].ok("sleep 1")?;
         lab.target.common().start()?;
     }
-    lab.guests[0].ok(
-        "for i in $(seq 1500); do grep -q '^exit' /tmp/fio.log && break; sleep 0.1; done; grep -x 'exit 0' /tmp/fio.log || \
-         { cat /tmp/fio.log; exit 1; }",
-    )?;
+    let guest = &mut lab.guests[0];
+    guest.wait_until("grep -q ^exit /tmp/fio.log", 60, "cat /tmp/fio.log")?;
+    guest.ok("grep -x 'exit 0' /tmp/fio.log || { cat /tmp/fio.log; exit 1; }")?;
     let after = lab.guests[0].ok(&format!("sg_turs {path}; sg_turs {path}; {full_status}"))?;
     let after = after
         .split_once("PR generation")

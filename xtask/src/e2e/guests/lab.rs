@@ -35,8 +35,14 @@ pub struct Lab {
     pub folder: PathBuf,
     /// The binary under test; none where tgt stands in for it.
     pub binary: Option<PathBuf>,
+    /// How long a session's ping may stay without answer, for the logins to come. Emulated guests are slow to answer,
+    /// so that it is long where nothing else is wanted.
+    pub ping_seconds: u32,
+    volumes: Vec<String>,
     accelerator: Accelerator,
 }
+
+const PATIENT_PING_SECONDS: u32 = 20;
 
 /// The target, with access to what only ringfence has.
 pub enum LabTarget {
@@ -106,6 +112,8 @@ impl Lab {
             guest.wait_ready()?;
         }
         Ok(Self {
+            ping_seconds: PATIENT_PING_SECONDS,
+            volumes: Vec::new(),
             guests,
             target,
             network,
@@ -134,6 +142,13 @@ impl Lab {
         if self.target.common().pid().is_none() {
             self.target.common().start()?;
         }
+        // Nobody is shown the volumes of the scenarios before.
+        for volume in std::mem::take(&mut self.volumes) {
+            if let Some(ringfence) = self.target.ringfence() {
+                ringfence.cli_ok(&["grant", &volume, "*", "none"])?;
+            }
+        }
+        self.ping_seconds = PATIENT_PING_SECONDS;
         Ok(())
     }
 
@@ -144,6 +159,7 @@ impl Lab {
     pub fn volume(&mut self, name: &str, size_mib: u32) -> Result<Disk> {
         let target = self.target.common();
         let lun = target.create_volume(name, size_mib, 512)?;
+        self.volumes.push(name.into());
         let paths = target
             .portals()
             .iter()
@@ -172,9 +188,10 @@ impl Lab {
         for portal in addresses.iter().take(portals) {
             guest.ok(&format!("iscsiadm -m discovery -t sendtargets -p {portal}"))?;
         }
-        // Emulated guests are slow to answer pings; a fence or a restart is what ends a session here.
+        let ping = self.ping_seconds;
         guest.ok(&format!(
-            "for v in conn[0].timeo.noop_out_interval:5 conn[0].timeo.noop_out_timeout:20 session.timeo.replacement_timeout:120; do \
+            "for v in conn[0].timeo.noop_out_interval:{ping} conn[0].timeo.noop_out_timeout:{ping} \
+             session.timeo.replacement_timeout:120; do \
              iscsiadm -m node -T {name} -o update -n node.${{v%:*}} -v ${{v##*:}} || exit; done"
         ))?;
         for (portal, path) in addresses.iter().zip(&disk.paths).take(portals) {
@@ -208,11 +225,8 @@ impl Guest {
     /// # Errors
     /// When it does not appear within twenty seconds.
     pub fn wait_for_path(&mut self, path: &str) -> Result<()> {
-        self.ok(&format!(
-            "for i in $(seq 200); do [ -b {path} ] && {{ udevadm settle; exit 0; }}; sleep 0.1; done; \
-             ls -l /dev/disk/by-path; exit 1"
-        ))
-        .map(drop)
+        self.wait_until(&format!("[ -b {path} ]"), 20, "ls -l /dev/disk/by-path")?;
+        self.ok("udevadm settle").map(drop)
     }
 
     /// The SCSI generic node of a disk; unlike the block node, opening it for writing makes no udev rule probe the disk.

@@ -1,6 +1,6 @@
 //! dm-multipath over two portals, and reservations through `mpathpersist`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::lab::{Disk, Lab};
 use crate::vm::guest::Guest;
@@ -8,6 +8,7 @@ use crate::vm::guest::Guest;
 /// Both paths are one disk; a path lost during I/O is survived; keys are on both paths, and a preempt takes both.
 pub fn two_portals(lab: &mut Lab) -> Result<()> {
     let disk = lab.volume("multipath", 64)?;
+    lab.ping_seconds = 3;
     lab.login(0, 2, &disk)?;
     lab.login(1, 2, &disk)?;
     let maps = [
@@ -56,43 +57,42 @@ pub fn two_portals(lab: &mut Lab) -> Result<()> {
 
 /// Starts multipathd and waits for the map with both paths.
 fn assemble(guest: &mut Guest, disk: &Disk) -> Result<String> {
-    guest.ok("mkdir -p /etc/multipath; [ -e /run/multipathd.pid ] || multipathd; multipath >/dev/null; true")?;
+    guest.ok("mkdir -p /etc/multipath; multipathd; multipath >/dev/null; true")?;
     let wwid = guest.ok(&format!("/lib/udev/scsi_id -g -u {}", disk.paths[0]))?;
     let map = format!("/dev/mapper/{}", wwid.trim());
-    guest.ok(&format!(
-        "for i in $(seq 100); do [ $(multipath -ll {0} | grep -c 'active ready') = 2 ] && exit; sleep 0.2; done; \
-         multipath -ll; multipathd show paths; exit 1",
-        wwid.trim()
-    ))?;
+    wait_for_paths(guest, &map)?;
     Ok(map)
+}
+
+fn wait_for_paths(guest: &mut Guest, map: &str) -> Result<()> {
+    let name = map.trim_start_matches("/dev/mapper/");
+    let both = format!("[ $(multipath -ll {name} | grep -c 'active ready') = 2 ]");
+    guest.wait_until(&both, 20, "multipath -ll; multipathd show paths")
 }
 
 /// fio goes on while one link is down, and the path comes back after it.
 fn lose_a_path(lab: &mut Lab, map: &str) -> Result<()> {
-    lab.guests[0].ok(&format!(
+    let guest = &mut lab.guests[0];
+    guest.ok("for s in /sys/class/iscsi_session/*; do echo 3 > $s/recovery_tmo; done")?;
+    guest.ok(&format!(
         "(fio --name=job --filename={map} --size=8m --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --direct=1 \
-         --ioengine=libaio --iodepth=4 --time_based --runtime=20 --thread --rate_iops=200; echo exit $?) >/tmp/fio.log 2>&1 &"
+         --ioengine=libaio --iodepth=4 --thread --rate_iops=50; echo exit $?) >/tmp/fio.log 2>&1 &"
     ))?;
-    lab.guests[0].ok("sleep 3")?;
-    // The guest's session notices by its own NOP-Out; to be quick, the replacement time is cut for this test.
-    lab.guests[0].ok("for s in /sys/class/iscsi_session/*; do echo 3 > $s/recovery_tmo; done")?;
+    guest.ok("sleep 2")?;
     lab.network.set_link(1, 0, false)?;
-    let noticed = lab.guests[0].run(
-        "for i in $(seq 600); do multipathd show paths format '%d %t %T' | grep -q faulty && exit 0; sleep 0.1; done; \
-         multipath -ll; exit 1",
+    let noticed = lab.guests[0].wait_until(
+        "multipathd show paths format '%d %t %T' | grep -q faulty",
+        20,
+        "multipath -ll; multipathd show paths; cat /tmp/fio.log",
     );
     lab.network.set_link(1, 0, true)?;
-    let noticed = noticed?;
-    ensure!(
-        noticed.code == 0,
-        "the lost path was not noticed: {}",
-        noticed.text
-    );
-    lab.guests[0].ok(
-        "for i in $(seq 900); do grep -q '^exit' /tmp/fio.log && break; sleep 0.1; done; grep -x 'exit 0' /tmp/fio.log || \
-         { cat /tmp/fio.log; exit 1; }",
+    noticed.context("the lost path")?;
+    let guest = &mut lab.guests[0];
+    guest.wait_until(
+        "grep -q ^exit /tmp/fio.log",
+        30,
+        "multipath -ll; cat /tmp/fio.log",
     )?;
-    lab.guests[0]
-        .ok("for i in $(seq 600); do [ $(multipath -ll | grep -c 'active ready') = 2 ] && exit 0; sleep 0.1; done; multipath -ll; exit 1")
-        .map(drop)
+    guest.ok("grep -x 'exit 0' /tmp/fio.log || { cat /tmp/fio.log; exit 1; }")?;
+    wait_for_paths(guest, map).context("the path after the link is back")
 }
