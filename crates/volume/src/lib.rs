@@ -16,8 +16,12 @@ pub mod block_device;
 pub mod config;
 pub mod device;
 pub mod error;
+mod join;
+pub mod page_store;
 pub mod pool;
 pub mod private_region;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod translate;
 pub mod volume;
 

@@ -1,0 +1,303 @@
+//! Reading replicas and opening a store from what they say.
+
+use uuid::Uuid;
+
+use super::header::{self, Content, HeaderError};
+use super::verdict::{HeaderRead, Verdict, verdict};
+use super::{
+    Geometry, Header, Identity, PAGE_BYTES, PageStore, Replica, ReplicaHealth, ReplicaState,
+    StoreError, read_pages,
+};
+use crate::block_device::{BlockDevice, aligned_buffer};
+use crate::join::{boxed, join_all};
+
+/// What one replica says, and which of its header copies says it.
+struct CopyRead {
+    read: HeaderRead,
+    copy: u8,
+}
+
+async fn read_copy<D: BlockDevice>(
+    replica: &Replica<D>,
+    geometry: Geometry,
+    identity: Identity,
+    copy: u8,
+) -> HeaderRead {
+    let offset = replica.offset_bytes + geometry.header_offset_bytes(copy);
+    let (result, mut buf) = replica
+        .device
+        .read(offset, aligned_buffer(PAGE_BYTES as usize))
+        .await;
+    if let Err(error) = result {
+        return HeaderRead::Unreadable(error.to_string());
+    }
+    if let Some(length) = header::announced_bytes(&buf)
+        && length > buf.len()
+        && length as u64 <= geometry.header_copy_bytes
+    {
+        let whole = aligned_buffer(length.next_multiple_of(PAGE_BYTES as usize));
+        let (result, whole) = replica.device.read(offset, whole).await;
+        if let Err(error) = result {
+            return HeaderRead::Unreadable(error.to_string());
+        }
+        buf = whole;
+    }
+    match Header::decode(&buf, identity, replica.uuid, geometry.capacity_pages) {
+        Ok(header) => HeaderRead::Valid(header),
+        Err(error) => HeaderRead::Bad(error),
+    }
+}
+
+/// Reads both header copies of a replica and takes the newer valid one. A copy that cannot be read, or that a later
+/// version wrote, might be the newer one: then the replica does not count.
+async fn read_replica<D: BlockDevice>(
+    replica: &Replica<D>,
+    geometry: Geometry,
+    identity: Identity,
+) -> CopyRead {
+    let first = read_copy(replica, geometry, identity, 0).await;
+    let second = read_copy(replica, geometry, identity, 1).await;
+    let take_first = match (&first, &second) {
+        (HeaderRead::Unreadable(_), _) => true,
+        (_, HeaderRead::Unreadable(_)) => false,
+        (HeaderRead::Bad(HeaderError::Unsupported { .. }), _) => true,
+        (_, HeaderRead::Bad(HeaderError::Unsupported { .. })) => false,
+        (HeaderRead::Valid(a), HeaderRead::Valid(b)) => a.age() >= b.age(),
+        (HeaderRead::Valid(_), HeaderRead::Bad(_)) => true,
+        (HeaderRead::Bad(_), HeaderRead::Valid(_)) => false,
+        // Neither is valid: what says more comes first (an empty copy says nothing).
+        (HeaderRead::Bad(HeaderError::Empty), HeaderRead::Bad(_)) => false,
+        (HeaderRead::Bad(_), HeaderRead::Bad(_)) => true,
+    };
+    if take_first {
+        CopyRead {
+            read: first,
+            copy: 0,
+        }
+    } else {
+        CopyRead {
+            read: second,
+            copy: 1,
+        }
+    }
+}
+
+impl Header {
+    /// Orders the headers of one replica.
+    fn age(&self) -> (u64, u64, u64) {
+        (self.content.epoch, self.content.sequence, self.claim)
+    }
+}
+
+/// What every replica of a store says, unchanged by looking.
+pub struct Inspection {
+    /// Per replica, in the order given.
+    pub reads: Vec<HeaderRead>,
+    /// The verdict on them.
+    pub verdict: Verdict,
+}
+
+impl Inspection {
+    /// The current content, when the verdict has one.
+    pub fn content(&self) -> Option<&Content> {
+        match &self.verdict {
+            Verdict::Current { best, .. } => match &self.reads[*best] {
+                HeaderRead::Valid(header) => Some(&header.content),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Reads the headers of all replicas and nothing else.
+///
+/// # Errors
+/// [`StoreError::AreaTooSmall`].
+pub async fn inspect<D: BlockDevice>(
+    identity: Identity,
+    replicas: &[Replica<D>],
+) -> Result<Inspection, StoreError> {
+    let (reads, verdict) = read_all(identity, replicas).await?;
+    Ok(Inspection {
+        reads: reads.into_iter().map(|(_, copy)| copy.read).collect(),
+        verdict,
+    })
+}
+
+async fn read_all<D: BlockDevice>(
+    identity: Identity,
+    replicas: &[Replica<D>],
+) -> Result<(Vec<(Geometry, CopyRead)>, Verdict), StoreError> {
+    let geometries = replicas
+        .iter()
+        .map(|replica| {
+            Geometry::of(replica.length_bytes).ok_or(StoreError::AreaTooSmall {
+                length_bytes: replica.length_bytes,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let copies = join_all(
+        replicas
+            .iter()
+            .zip(&geometries)
+            .map(|(replica, geometry)| boxed(read_replica(replica, *geometry, identity))),
+    )
+    .await;
+    let reads: Vec<HeaderRead> = copies.iter().map(|copy| copy.read.clone()).collect();
+    let verdict = verdict(&reads);
+    Ok((geometries.into_iter().zip(copies).collect(), verdict))
+}
+
+/// Each replica and what it said, for messages.
+pub(super) fn detail<D: BlockDevice>(replicas: &[Replica<D>], reads: &[HeaderRead]) -> String {
+    let parts: Vec<String> = replicas
+        .iter()
+        .zip(reads)
+        .map(|(replica, read)| {
+            let device = replica.device.name();
+            match read {
+                HeaderRead::Valid(header) => format!(
+                    "{device}: sequence {} of epoch {}",
+                    header.content.sequence, header.content.epoch
+                ),
+                HeaderRead::Bad(error) => format!("{device}: {error}"),
+                HeaderRead::Unreadable(error) => format!("{device}: {error}"),
+            }
+        })
+        .collect();
+    parts.join("; ")
+}
+
+impl<D: BlockDevice> PageStore<D> {
+    /// Opens a store. Replicas that are behind are repaired; a commit that was in flight and is adopted, and one that
+    /// `settle` says is doubtful, is committed again before this returns, so that what is served is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is served that is not proven current.
+    pub async fn open(
+        identity: Identity,
+        replicas: Vec<Replica<D>>,
+        settle: bool,
+    ) -> Result<PageStore<D>, StoreError> {
+        let (copies, verdict) = read_all(identity, &replicas).await?;
+        let reads: Vec<HeaderRead> = copies.iter().map(|(_, copy)| copy.read.clone()).collect();
+        let (best, settled) = match verdict {
+            Verdict::Current { best, settled, .. } => (best, settled),
+            Verdict::LostQuorum { valid, need, of } => {
+                return Err(StoreError::LostQuorum {
+                    valid,
+                    need,
+                    of,
+                    detail: detail(&replicas, &reads),
+                });
+            }
+            Verdict::Fork { .. } => {
+                return Err(StoreError::Fork {
+                    detail: detail(&replicas, &reads),
+                });
+            }
+            Verdict::Foreign(uuid) => return Err(StoreError::Foreign { uuid }),
+            Verdict::Unsupported(version) => return Err(StoreError::Unsupported { version }),
+            Verdict::Torn => {
+                return Err(StoreError::Torn {
+                    detail: detail(&replicas, &reads),
+                });
+            }
+            Verdict::Empty => return Err(StoreError::Empty),
+        };
+        let HeaderRead::Valid(newest) = &reads[best] else {
+            return Err(StoreError::Empty);
+        };
+        let content = newest.content.clone();
+        let highest_claim = reads
+            .iter()
+            .filter_map(|read| match read {
+                HeaderRead::Valid(header) => Some(header.claim),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(0);
+        let mut states = Vec::new();
+        let mut repairable: Vec<Uuid> = Vec::new();
+        for (replica, (geometry, copy)) in replicas.into_iter().zip(copies) {
+            if !content.members.contains(&replica.uuid) {
+                continue;
+            }
+            // What belongs to someone else or to a later version is left alone.
+            let ours = matches!(
+                copy.read,
+                HeaderRead::Valid(_) | HeaderRead::Bad(HeaderError::Empty | HeaderError::Torn)
+            );
+            let (health, next_copy, own) = match copy.read {
+                HeaderRead::Valid(header) if header.content == content => {
+                    (ReplicaHealth::Current, 1 - copy.copy, None)
+                }
+                HeaderRead::Valid(header) => (
+                    ReplicaHealth::Stale(format!("at sequence {}", header.content.sequence)),
+                    1 - copy.copy,
+                    Some(header),
+                ),
+                HeaderRead::Bad(error) => (ReplicaHealth::Stale(error.to_string()), 0, None),
+                HeaderRead::Unreadable(error) => (ReplicaHealth::Stale(error), 0, None),
+            };
+            if ours && health != ReplicaHealth::Current {
+                repairable.push(replica.uuid);
+            }
+            states.push(ReplicaState {
+                replica,
+                geometry,
+                health,
+                next_copy,
+                own,
+            });
+        }
+        let mut store = PageStore {
+            identity,
+            replicas: states,
+            content,
+            writer: Uuid::new_v4(),
+            highest_claim,
+            claimed: false,
+            unsettled: None,
+        };
+        if !settled || settle {
+            store.commit_again(&repairable).await?;
+        } else {
+            for uuid in repairable {
+                if let Err(error) = store.repair(uuid).await {
+                    tracing::warn!(%error, "a stale copy could not be repaired");
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    /// Reads the headers of all replicas again, and the current pages from the devices, without changing anything.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for opening.
+    pub async fn read_back(
+        &self,
+    ) -> Result<(Content, Vec<HeaderRead>, Vec<bytes::Bytes>), StoreError> {
+        let replicas: Vec<Replica<D>> = self
+            .replicas
+            .iter()
+            .map(|state| state.replica.clone())
+            .collect();
+        let inspection = inspect(self.identity, &replicas).await?;
+        let Some(content) = inspection.content().cloned() else {
+            return Err(StoreError::Torn {
+                detail: detail(&replicas, &inspection.reads),
+            });
+        };
+        let pages: Vec<u32> = content.used_pages().collect();
+        let places: Vec<(&Replica<D>, Geometry)> = self
+            .replicas
+            .iter()
+            .map(|state| (&state.replica, state.geometry))
+            .collect();
+        let pages = read_pages(&places, &content, &pages).await?;
+        Ok((content, inspection.reads, pages))
+    }
+}
