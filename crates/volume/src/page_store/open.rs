@@ -43,7 +43,7 @@ async fn read_copy<D: BlockDevice>(
         buf = whole;
     }
     match Header::decode(&buf, identity, replica.uuid, geometry.capacity_pages) {
-        Ok(header) => HeaderRead::Valid(header),
+        Ok(header) => HeaderRead::Valid(Box::new(header)),
         Err(error) => HeaderRead::Bad(error),
     }
 }
@@ -236,7 +236,7 @@ impl<D: BlockDevice> PageStore<D> {
                 HeaderRead::Valid(header) => (
                     ReplicaHealth::Stale(format!("at sequence {}", header.content.sequence)),
                     1 - copy.copy,
-                    Some(header),
+                    Some(*header),
                 ),
                 HeaderRead::Bad(error) => (ReplicaHealth::Stale(error.to_string()), 0, None),
                 HeaderRead::Unreadable(error) => (ReplicaHealth::Stale(error), 0, None),

@@ -15,7 +15,7 @@ use super::header::{Header, HeaderError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderRead {
     /// Its newest valid header.
-    Valid(Header),
+    Valid(Box<Header>),
     /// No valid header, and why.
     Bad(HeaderError),
     /// The device did not answer.
@@ -71,7 +71,7 @@ pub fn verdict(reads: &[HeaderRead]) -> Verdict {
         .iter()
         .enumerate()
         .filter_map(|(index, read)| match read {
-            HeaderRead::Valid(header) => Some((index, header)),
+            HeaderRead::Valid(header) => Some((index, header.as_ref())),
             _ => None,
         })
         .collect();
@@ -180,7 +180,7 @@ mod tests {
         let (epoch, sequence) = numbers.split_once('.').unwrap();
         let epoch = epoch.parse().unwrap();
         let id = |c: char| Uuid::from_u128(c as u128);
-        HeaderRead::Valid(Header {
+        HeaderRead::Valid(Box::new(Header {
             content: Content {
                 epoch,
                 sequence: sequence.parse().unwrap(),
@@ -193,7 +193,7 @@ mod tests {
             },
             claim: epoch,
             replica: id((b'A' + position as u8) as char),
-        })
+        }))
     }
 
     fn says(row: &str, members: &str) -> String {
