@@ -12,14 +12,17 @@
 //! do. Stored state that cannot be proven current is an error, never an empty state.
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 pub mod block_device;
 pub mod config;
 pub mod device;
 pub mod error;
 mod join;
+pub mod label;
 pub mod page_store;
 pub mod pool;
 pub mod private_region;
+mod range_lock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod translate;

@@ -113,7 +113,7 @@ struct Disk {
     fail_reads: bool,
     fail_writes: bool,
     fail_flushes: bool,
-    /// Operations that still succeed before everything fails.
+    /// Writes that still succeed before they all fail.
     fuse: Option<u64>,
 }
 
@@ -219,9 +219,9 @@ impl SimWorld {
         disk.fail_flushes = flushes;
     }
 
-    /// Lets a disk do `operations` more writes and flushes, then none.
-    pub fn fuse(&self, disk: usize, operations: Option<u64>) {
-        self.inner.lock().disks[disk].fuse = operations;
+    /// Lets a disk do `writes` more writes, then none.
+    pub fn fuse(&self, disk: usize, writes: Option<u64>) {
+        self.inner.lock().disks[disk].fuse = writes;
     }
 
     /// Number of events since [`SimWorld::record`], and how many of them are flushes.
@@ -387,10 +387,13 @@ impl SimDevice {
             Event::Flush { .. } => disk.fail_flushes,
             _ => disk.fail_writes,
         };
-        if fails || disk.fuse == Some(0) {
+        let is_flush = matches!(event, Event::Flush { .. });
+        if fails || disk.fuse == Some(0) && !is_flush {
             return Err(io::Error::other("simulated failure"));
         }
-        if let Some(fuse) = &mut disk.fuse {
+        if let Some(fuse) = &mut disk.fuse
+            && !is_flush
+        {
             *fuse -= 1;
         }
         apply(&mut disk.image, &event, |_| true);

@@ -46,6 +46,7 @@ pub type DeviceRanges = SmallVec<[DeviceRange; 1]>;
 pub struct Map {
     size_bytes: u64,
     devices: Vec<Uuid>,
+    data_devices: usize,
     public: Vec<DeviceRange>,
     keys: Vec<DeviceRange>,
     intent: DeviceRange,
@@ -134,15 +135,18 @@ impl Map {
                 size_bytes: record.size_bytes,
             });
         }
+        // Before the keys: a volume can be served while a device that holds nothing but a replica is away.
+        let intent = range(&mut devices, 0, &record.intent)?;
+        let data_devices = devices.len();
         let keys = record
             .keys
             .iter()
-            .map(|extent| range(&mut devices, 0, extent))
+            .map(|replica| range(&mut devices, 0, &replica.extent))
             .collect::<Result<Vec<_>, _>>()?;
-        let intent = range(&mut devices, 0, &record.intent)?;
         let map = Map {
             size_bytes: record.size_bytes,
             devices,
+            data_devices,
             public,
             keys,
             intent,
@@ -185,6 +189,11 @@ impl Map {
     /// The devices of all regions; [`DeviceRange::device_index`] points into it.
     pub fn devices(&self) -> &[Uuid] {
         &self.devices
+    }
+
+    /// The devices of the public region and the intents: the first ones of [`Map::devices`].
+    pub fn data_devices(&self) -> &[Uuid] {
+        &self.devices[..self.data_devices]
     }
 
     /// Number of replicas of the private region.

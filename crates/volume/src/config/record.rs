@@ -118,6 +118,16 @@ pub struct Extent {
     pub length_bytes: u64,
 }
 
+/// A replica of a volume's private region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysReplica {
+    /// Identity of the replica; also in its headers.
+    pub uuid: Uuid,
+    /// Where it is.
+    #[serde(flatten)]
+    pub extent: Extent,
+}
+
 /// How the columns of a plex make up its address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "layout")]
@@ -167,7 +177,7 @@ pub struct VolumeRecord {
     /// The copies of the public region; exactly one until mirrors come.
     pub plexes: Vec<Plex>,
     /// The replicas of the private region (keys).
-    pub keys: Vec<Extent>,
+    pub keys: Vec<KeysReplica>,
     /// The intent area of atomic writes.
     pub intent: Extent,
     /// Grants by initiator name; `*` is everyone not named.
@@ -175,6 +185,16 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
+    /// Every extent of every region.
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.plexes
+            .iter()
+            .flat_map(|plex| &plex.columns)
+            .flat_map(|column| &column.extents)
+            .chain(self.keys.iter().map(|replica| &replica.extent))
+            .chain(std::iter::once(&self.intent))
+    }
+
     /// What `initiator` may do: its own grant, else that of `*`, else nothing.
     pub fn access_of(&self, initiator: &str) -> Access {
         self.grants

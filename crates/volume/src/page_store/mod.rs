@@ -212,6 +212,16 @@ impl<D: BlockDevice> PageStore<D> {
         self.content.used_pages()
     }
 
+    /// Pages that hold nothing, ascending, without end: a commit refuses those beyond the capacity.
+    pub fn free_pages(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).filter(|page| {
+            self.content
+                .pages
+                .get(*page as usize)
+                .is_none_or(|entry| !entry.used)
+        })
+    }
+
     /// Each reachable replica and whether it takes part.
     pub fn replicas(&self) -> impl Iterator<Item = (&Replica<D>, &ReplicaHealth)> {
         self.replicas

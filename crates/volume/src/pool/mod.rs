@@ -1,13 +1,28 @@
 //! The pool: devices and volumes, and every change of them.
+//!
+//! Every change is one commit of the configuration, which is on every device and open by quorum. What must hold before a
+//! commit (zeroes under a new volume, its private region, a label) is made and durable first; what follows from it
+//! (space given back, a label erased) comes after and may be lost by a crash without harm.
 
+mod devices;
+mod error;
+mod open;
+mod space;
+mod volumes;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use thiserror::Error;
+use arc_swap::ArcSwap;
+use async_lock::Mutex;
 use uuid::Uuid;
 
 use crate::block_device::BlockDevice;
-use crate::config::{Access, BlockSize, Persist};
+use crate::config::{BlockSize, Config, ConfigStore, Persist};
+use crate::device::Device;
 use crate::volume::Volume;
+
+pub use error::PoolError;
 
 /// A block device offered to the pool.
 pub struct DeviceSource<D> {
@@ -43,7 +58,7 @@ pub struct DeviceInfo {
 /// What to create.
 #[derive(Clone, Debug, Default)]
 pub struct CreateVolume {
-    /// Name: 1 to 64 letters, digits, `-`, `_` and `.`, not starting with a punctuation mark.
+    /// Name: 1 to 64 letters, digits, `-`, `_` and `.`, with a letter or digit first.
     pub name: String,
     /// Size in bytes, a multiple of 4096.
     pub size_bytes: u64,
@@ -57,89 +72,92 @@ pub struct CreateVolume {
     pub persist: Persist,
 }
 
-/// Why an operation on the pool failed; the text says what to do.
-#[derive(Debug, Error)]
-pub enum PoolError {
-    /// No volume of that name.
-    #[error("no volume named {name}; `ringfence volume list` shows them")]
-    NoSuchVolume {
-        /// The name.
-        name: String,
-    },
+/// A pool, open. Shared by everyone; changes are serialized inside. A change that has begun must be run to its end.
+pub struct Pool<D> {
+    boot_id: Uuid,
+    inner: Mutex<Inner<D>>,
+    /// By LUN.
+    volumes: ArcSwap<BTreeMap<u16, Arc<Volume<D>>>>,
 }
 
-/// A pool, open. Shared by everyone; changes are serialized inside.
-pub struct Pool<D> {
-    _device: std::marker::PhantomData<fn() -> D>,
+struct Inner<D> {
+    /// `None` until there is a device.
+    config: Option<ConfigStore<D>>,
+    /// The devices that are there.
+    devices: BTreeMap<Uuid, Arc<Device<D>>>,
+}
+
+impl<D> Inner<D> {
+    fn device_by_name(&self, config: &Config, name: &str) -> Result<Arc<Device<D>>, PoolError> {
+        let record = config
+            .devices
+            .values()
+            .find(|record| record.name == name)
+            .ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
+        self.devices
+            .get(&record.uuid)
+            .cloned()
+            .ok_or_else(|| PoolError::DeviceMissing {
+                name: record.name.clone(),
+                path: record.path.clone(),
+            })
+    }
 }
 
 impl<D: BlockDevice> Pool<D> {
-    /// Opens the pool that lives on `devices`; with no device, a pool that is empty until the first `device_add`.
-    /// `boot_id` is the kernel's (/proc/sys/kernel/random/boot_id). Volumes whose devices are missing or whose private
-    /// region cannot be trusted are there with a [`Volume::fault`].
-    pub async fn open(
-        _devices: Vec<DeviceSource<D>>,
-        _boot_id: Uuid,
-    ) -> Result<Pool<D>, PoolError> {
-        unimplemented!()
-    }
-
-    /// Adds a device under `name`; the first one makes the pool. A device that carries anything else is refused.
-    pub async fn device_add(
-        &self,
-        _name: &str,
-        _source: DeviceSource<D>,
-    ) -> Result<DeviceInfo, PoolError> {
-        unimplemented!()
-    }
-
-    /// Removes a device that no volume uses and erases its label.
-    pub async fn device_remove(&self, _name: &str) -> Result<(), PoolError> {
-        unimplemented!()
-    }
-
-    /// All devices by name.
-    pub async fn devices(&self) -> Vec<DeviceInfo> {
-        unimplemented!()
-    }
-
-    /// One device.
-    pub async fn device(&self, _name: &str) -> Result<DeviceInfo, PoolError> {
-        unimplemented!()
-    }
-
-    /// Creates a volume; it reads as zeroes and nobody has a grant.
-    pub async fn volume_create(&self, _request: CreateVolume) -> Result<Arc<Volume<D>>, PoolError> {
-        unimplemented!()
-    }
-
-    /// Deletes a volume. The caller has stopped serving it: operations still in flight on it fail.
-    pub async fn volume_delete(&self, _name: &str) -> Result<(), PoolError> {
-        unimplemented!()
-    }
-
-    /// Makes a volume larger, online; the new bytes read as zeroes.
-    pub async fn volume_grow(&self, _name: &str, _size_bytes: u64) -> Result<(), PoolError> {
-        unimplemented!()
-    }
-
-    /// Sets what `initiator` (a name, or `*`) may do; `None` for a named initiator is stored too (it overrides `*`).
-    pub async fn grant(
-        &self,
-        _volume: &str,
-        _initiator: &str,
-        _access: Access,
-    ) -> Result<(), PoolError> {
-        unimplemented!()
-    }
-
     /// All volumes by LUN.
     pub fn volumes(&self) -> Vec<Arc<Volume<D>>> {
-        unimplemented!()
+        self.volumes.load().values().cloned().collect()
     }
 
     /// A volume by name.
-    pub fn volume(&self, _name: &str) -> Result<Arc<Volume<D>>, PoolError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`PoolError::NoSuchVolume`].
+    pub fn volume(&self, name: &str) -> Result<Arc<Volume<D>>, PoolError> {
+        self.volumes
+            .load()
+            .values()
+            .find(|volume| volume.record().name == name)
+            .cloned()
+            .ok_or_else(|| PoolError::NoSuchVolume { name: name.into() })
+    }
+
+    /// Identity of the pool, when it has a device.
+    pub async fn uuid(&self) -> Option<Uuid> {
+        let inner = self.inner.lock().await;
+        inner
+            .config
+            .as_ref()
+            .map(|config| config.config().pool.uuid)
+    }
+
+    /// Changes the list of volumes; the caller holds the lock of `inner`.
+    fn update_volumes(&self, change: impl FnOnce(&mut BTreeMap<u16, Arc<Volume<D>>>)) {
+        let mut volumes = BTreeMap::clone(&self.volumes.load());
+        change(&mut volumes);
+        self.volumes.store(Arc::new(volumes));
     }
 }
+
+/// Whether `name` can be the name of a volume or device.
+fn check_name(what: &'static str, name: &str) -> Result<(), PoolError> {
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if first && rest && name.len() <= 64 {
+        Ok(())
+    } else {
+        Err(PoolError::InvalidName {
+            what,
+            name: name.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

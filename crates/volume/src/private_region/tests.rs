@@ -1,0 +1,368 @@
+//! Commits, crashes and reboots of the private region, driven by the real reservation machine.
+
+use std::sync::Arc;
+
+use futures_lite::future::block_on;
+use reservation::machine::step;
+use reservation::{
+    Command, InitiatorPort, Key, Nexus, PersistentReserveOut, RegisterAndMove, Registrant,
+    Reservation, ReservationType, ServiceAction, Topology,
+};
+
+use super::*;
+use crate::device::Device;
+use crate::sim::{SimDevice, SimWorld};
+
+const VOLUME: Uuid = Uuid::from_u128(0x1234);
+const BOOT: Uuid = Uuid::from_u128(0xb007);
+
+fn world(disks: usize) -> SimWorld {
+    let world = SimWorld::default();
+    for _ in 0..disks {
+        world.add(4 << 20, 4096);
+    }
+    world
+}
+
+fn replicas(world: &SimWorld, disks: usize) -> Vec<Replica<SimDevice>> {
+    (0..disks)
+        .map(|disk| Replica {
+            uuid: Uuid::from_u128(disk as u128 + 1),
+            device: Arc::new(Device::new(
+                Uuid::from_u128(disk as u128 + 1),
+                format!("d{disk}"),
+                String::new(),
+                world.device(disk),
+            )),
+            offset_bytes: 1 << 20,
+            length_bytes: MIN_REGION_BYTES,
+        })
+        .collect()
+}
+
+fn nexus(number: u64) -> Nexus {
+    Nexus {
+        initiator: InitiatorPort {
+            name: format!("iqn.2026-11.test:{number}").into(),
+            isid: [0x80, 0, 0, 0, 0, number as u8],
+        },
+        target_port: (number % 2 + 1) as u16,
+    }
+}
+
+/// A random command of one of nine nexuses.
+fn command(random: &mut impl FnMut(u64) -> u64) -> (Nexus, Command) {
+    let sender = nexus(random(9));
+    let key = 1 + random(4);
+    if random(12) == 0 {
+        let moved = RegisterAndMove {
+            reservation_key: key,
+            service_action_reservation_key: 1 + random(4),
+            unregister: random(2) == 0,
+            aptpl: random(2) == 0,
+            destination: nexus(random(9)),
+        };
+        return (sender, Command::RegisterAndMove(moved));
+    }
+    let action = ServiceAction::ALL[random(8) as usize];
+    let out = PersistentReserveOut {
+        kind: ReservationType::ALL[random(6) as usize].code(),
+        reservation_key: key,
+        service_action_reservation_key: random(5),
+        all_target_ports: random(4) == 0,
+        aptpl: random(2) == 0,
+        ..PersistentReserveOut::new(action)
+    };
+    (sender, Command::PersistentReserveOut(out))
+}
+
+fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed | 1;
+    move |bound| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) % bound
+    }
+}
+
+/// Runs `count` random accepted commands and returns the states, the first one included.
+fn history(
+    region: &PrivateRegion<SimDevice>,
+    world: &SimWorld,
+    count: usize,
+    seed: u64,
+) -> Vec<State> {
+    let mut random = random(seed);
+    let topology = Topology {
+        target_ports: &[1, 2],
+        registrant_capacity: REGISTRANT_CAPACITY,
+    };
+    let mut now = LuReservations::default();
+    let mut states = vec![now.persistent.clone()];
+    while states.len() <= count {
+        let (sender, command) = command(&mut random);
+        let Ok(next) = step(&now, &topology, &sender, &command) else {
+            continue;
+        };
+        if next.state.persistent == now.persistent {
+            continue;
+        }
+        now = next.state;
+        block_on(region.commit(&now.persistent)).unwrap();
+        states.push(now.persistent.clone());
+        world.mark(states.len() as u64 - 1);
+    }
+    states
+}
+
+#[test]
+fn a_crash_in_any_command_leaves_the_last_acknowledged_state_or_the_one_in_flight() {
+    let mut points = 0;
+    let mut in_flight_found = 0;
+    for (disks, seed) in [(1, 7), (1, 77), (3, 5)] {
+        let world = world(disks);
+        let region = block_on(PrivateRegion::create(
+            VOLUME,
+            replicas(&world, disks),
+            BOOT,
+            Persist::Aptpl,
+        ))
+        .unwrap();
+        world.record();
+        let states = history(&region, &world, if disks == 1 { 60 } else { 25 }, seed);
+        world.crashes(3, seed, |crash| {
+            points += 1;
+            let acknowledged = crash.mark.unwrap_or(0) as usize;
+            let world = world.with_images(crash.images);
+            let open = || {
+                block_on(PrivateRegion::open(
+                    VOLUME,
+                    replicas(&world, disks),
+                    BOOT,
+                    Persist::Aptpl,
+                ))
+                .unwrap()
+            };
+            let found = block_on(open().load()).unwrap();
+            if found != states[acknowledged] {
+                assert_eq!(Some(&found), states.get(acknowledged + 1), "neither");
+                in_flight_found += 1;
+            }
+            // It stays what it was found to be, and takes commits.
+            let region = open();
+            assert_eq!(block_on(region.load()).unwrap(), found);
+            assert_eq!(block_on(region.read_back()).unwrap().state, found);
+            block_on(region.commit(&states[states.len() - 1])).unwrap();
+            assert_eq!(block_on(open().load()).unwrap(), states[states.len() - 1]);
+        });
+    }
+    assert!(points > 1000, "{points}");
+    assert!(in_flight_found > 10, "{in_flight_found}");
+}
+
+fn registered(count: u64) -> State {
+    State {
+        generation: count as u32,
+        registrants: (0..count)
+            .map(|number| {
+                let registrant = Registrant {
+                    key: Key(number + 1),
+                    all_target_ports: number % 2 == 0,
+                };
+                (long_nexus(number), registrant)
+            })
+            .collect(),
+        ..State::default()
+    }
+}
+
+type StateChange = Box<dyn Fn(&mut State)>;
+
+/// The longest names there are.
+fn long_nexus(number: u64) -> Nexus {
+    Nexus {
+        initiator: InitiatorPort {
+            name: format!("{number:0>223}").into(),
+            isid: [1; 6],
+        },
+        target_port: u16::MAX,
+    }
+}
+
+#[test]
+fn all_slots_can_be_used_and_one_more_is_refused() {
+    let world = world(1);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        let full = registered(REGISTRANT_CAPACITY as u64);
+        region.commit(&full).await.unwrap();
+        assert!(matches!(
+            region
+                .commit(&registered(REGISTRANT_CAPACITY as u64 + 1))
+                .await,
+            Err(PrivateRegionError::Full { .. })
+        ));
+        let region = PrivateRegion::open(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        assert_eq!(region.load().await.unwrap(), full);
+    });
+}
+
+#[test]
+fn taking_away_and_reserving_write_the_header_only() {
+    let world = world(1);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        let mut state = registered(40);
+        region.commit(&state).await.unwrap();
+        let reservation = |holder: Option<u64>, kind| {
+            Some(Reservation {
+                kind,
+                holder: holder.map(long_nexus),
+            })
+        };
+        let mut steps: Vec<StateChange> = Vec::new();
+        // RESERVE, PREEMPT of the holder and of others, RELEASE, CLEAR.
+        steps.push(Box::new(move |state| {
+            state.reservation = reservation(Some(3), ReservationType::WriteExclusive);
+        }));
+        steps.push(Box::new(move |state| {
+            state.registrants.remove(&long_nexus(3));
+            state.reservation =
+                reservation(Some(4), ReservationType::ExclusiveAccessRegistrantsOnly);
+        }));
+        steps.push(Box::new(|state| {
+            state.registrants.retain(|nexus, _| *nexus <= long_nexus(9));
+        }));
+        steps.push(Box::new(|state| state.reservation = None));
+        steps.push(Box::new(|state| state.registrants.clear()));
+        for change in steps {
+            change(&mut state);
+            state.generation += 1;
+            world.record();
+            region.commit(&state).await.unwrap();
+            assert_eq!(world.history(), (2, 1));
+        }
+        world.record();
+        region.commit(&state).await.unwrap();
+        assert_eq!(world.history(), (0, 0), "nothing changed");
+    });
+}
+
+#[test]
+fn a_reboot_drops_what_aptpl_does_not_keep() {
+    for (aptpl, persist, kept) in [
+        (false, Persist::Aptpl, false),
+        (true, Persist::Aptpl, true),
+        (false, Persist::Always, true),
+    ] {
+        let world = world(1);
+        block_on(async {
+            let state = State {
+                aptpl,
+                ..registered(3)
+            };
+            let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, persist)
+                .await
+                .unwrap();
+            region.commit(&state).await.unwrap();
+            let open = |boot| PrivateRegion::open(VOLUME, replicas(&world, 1), boot, persist);
+            let restarted = open(BOOT).await.unwrap();
+            assert_eq!(restarted.load().await.unwrap(), state, "same boot");
+            let rebooted = open(Uuid::from_u128(2)).await.unwrap();
+            let found = rebooted.load().await.unwrap();
+            assert_eq!(found.generation, 0, "SPC-4 6.15.2");
+            assert_eq!(!found.registrants.is_empty(), kept);
+            // And it is durable: going back to the old boot id does not bring it back.
+            let again = open(BOOT).await.unwrap();
+            assert_eq!(again.load().await.unwrap(), found);
+        });
+    }
+}
+
+#[test]
+fn damage_is_refused_never_served_empty() {
+    let world = world(1);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        region.commit(&registered(20)).await.unwrap();
+        let healthy = world.image(0);
+        let base = 1u64 << 20;
+        for (what, offset, length) in [
+            ("both headers", 0, 8192),
+            ("a page", 8192 + 4096, 512),
+            ("everything", 0, MIN_REGION_BYTES as usize),
+        ] {
+            for byte in [0x00, 0xff] {
+                let damaged = world.with_images(vec![healthy.clone()]);
+                damaged.overwrite(0, base + offset, &vec![byte; length]);
+                let opened =
+                    PrivateRegion::open(VOLUME, replicas(&damaged, 1), BOOT, Persist::Aptpl).await;
+                assert!(opened.is_err(), "{what} overwritten with {byte}");
+            }
+        }
+        let other = PrivateRegion::open(
+            Uuid::from_u128(9),
+            replicas(&world, 1),
+            BOOT,
+            Persist::Aptpl,
+        );
+        assert!(matches!(
+            other.await.err(),
+            Some(PrivateRegionError::Store(StoreError::Foreign { .. }))
+        ));
+    });
+}
+
+#[test]
+fn a_commit_that_fails_is_settled_by_recover() {
+    let world = world(1);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        let state = State {
+            generation: 5,
+            ..State::default()
+        };
+        world.fail(0, false, true, false);
+        assert!(region.commit(&state).await.is_err());
+        assert!(region.load().await.is_err());
+        assert!(region.recover().await.is_err(), "the disk still fails");
+        world.fail(0, false, false, false);
+        assert_eq!(region.recover().await.unwrap(), State::default());
+        region.commit(&state).await.unwrap();
+        assert_eq!(region.load().await.unwrap(), state);
+    });
+}
+
+#[test]
+fn read_back_tells_each_replica() {
+    let world = world(3);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 3), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        world.fail(2, false, true, true);
+        region.commit(&registered(2)).await.unwrap();
+        let back = region.read_back().await.unwrap();
+        assert_eq!(back.state, registered(2));
+        let says: Vec<(&str, Option<u64>)> = back
+            .replicas
+            .iter()
+            .map(|replica| (&replica.state[..5], replica.sequence))
+            .collect();
+        assert_eq!(
+            says,
+            [("curre", Some(2)), ("curre", Some(2)), ("stale", Some(1))]
+        );
+    });
+}
