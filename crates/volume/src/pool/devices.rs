@@ -131,14 +131,10 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// All devices by name.
-    ///
-    /// # Errors
-    /// [`PoolError`] when an earlier change cannot be settled.
-    pub async fn devices(&self) -> Result<Vec<DeviceInfo>, PoolError> {
-        let mut inner = self.inner.lock().await;
-        self.settle(&mut inner).await?;
+    pub async fn devices(&self) -> Vec<DeviceInfo> {
+        let inner = self.inner.lock().await;
         let Some(config) = &inner.config else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
         let mut infos: Vec<DeviceInfo> = config
             .config()
@@ -147,7 +143,7 @@ impl<D: BlockDevice> Pool<D> {
             .filter_map(|uuid| info(&inner, *uuid))
             .collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(infos)
+        infos
     }
 
     /// One device.
@@ -156,7 +152,7 @@ impl<D: BlockDevice> Pool<D> {
     /// [`PoolError::NoSuchDevice`].
     pub async fn device(&self, name: &str) -> Result<DeviceInfo, PoolError> {
         self.devices()
-            .await?
+            .await
             .into_iter()
             .find(|info| info.name == name)
             .ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })

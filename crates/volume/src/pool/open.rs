@@ -100,7 +100,7 @@ impl<D: BlockDevice> Pool<D> {
         if !moved.is_empty() {
             config.commit(moved).await?;
         }
-        let opened = open_volumes(&inner.devices, config.config(), boot_id).await;
+        let opened = open_volumes(&inner.devices, config.config(), boot_id).await?;
         pool.update_volumes(|volumes| {
             volumes.extend(opened.into_iter().map(|volume| (volume.lun(), volume)));
         });
@@ -125,7 +125,7 @@ impl<D: BlockDevice> Pool<D> {
                 None => volume.close().await,
                 Some(record) => {
                     if *volume.record() != *record {
-                        let layout = layout_of(&inner.devices, record).ok();
+                        let layout = layout_of(&inner.devices, record, map_of(record)?).ok();
                         volume.adopt(record.clone(), layout);
                     }
                     known.insert(lun, volume);
@@ -134,7 +134,8 @@ impl<D: BlockDevice> Pool<D> {
         }
         for record in config.config().volumes.values() {
             if known.values().all(|volume| volume.uuid() != record.uuid) {
-                let volume = open_volume(&inner.devices, record.clone(), self.boot_id).await;
+                let map = Arc::new(map_of(record)?);
+                let volume = open_volume(&inner.devices, record.clone(), map, self.boot_id).await;
                 known.insert(record.lun, Arc::new(volume));
             }
         }
@@ -225,36 +226,51 @@ async fn open_volumes<D: BlockDevice>(
     devices: &BTreeMap<Uuid, Arc<Device<D>>>,
     config: &Config,
     boot_id: Uuid,
-) -> Vec<Arc<Volume<D>>> {
-    let records: Vec<&VolumeRecord> = config.volumes.values().collect();
+) -> Result<Vec<Arc<Volume<D>>>, PoolError> {
+    let records: Vec<(&VolumeRecord, Arc<Map>)> = config
+        .volumes
+        .values()
+        .map(|record| Ok((record, Arc::new(map_of(record)?))))
+        .collect::<Result<_, PoolError>>()?;
     let mut volumes = Vec::with_capacity(records.len());
     for batch in records.chunks(OPEN_TOGETHER) {
-        let opened = join_all(
-            batch
-                .iter()
-                .map(|record| boxed(open_volume(devices, (*record).clone(), boot_id))),
-        )
+        let opened = join_all(batch.iter().map(|(record, map)| {
+            boxed(open_volume(
+                devices,
+                (*record).clone(),
+                map.clone(),
+                boot_id,
+            ))
+        }))
         .await;
         volumes.extend(opened.into_iter().map(Arc::new));
     }
-    volumes
+    Ok(volumes)
+}
+
+/// The map of a record.
+pub(super) fn map_of(record: &VolumeRecord) -> Result<Map, PoolError> {
+    Map::new(record).map_err(|error| PoolError::Inconsistent {
+        problem: format!("volume {}: {error}", record.name),
+    })
 }
 
 /// Opens one volume; what is wrong with it becomes its fault.
 async fn open_volume<D: BlockDevice>(
     devices: &BTreeMap<Uuid, Arc<Device<D>>>,
     record: VolumeRecord,
+    map: Arc<Map>,
     boot_id: Uuid,
 ) -> Volume<D> {
-    let layout = match layout_of(devices, &record) {
+    let layout = match layout_of(devices, &record, Map::clone(&map)) {
         Ok(layout) => layout,
-        Err(fault) => return Volume::faulted(record, fault),
+        Err(fault) => return Volume::faulted(record, map, fault),
     };
-    let replicas = keys_replicas(devices, &record, &layout.map);
+    let replicas = keys_replicas(devices, &record, &map);
     let opened = PrivateRegion::open(record.uuid, replicas, boot_id, record.persist).await;
     let private_region = match opened {
         Ok(private_region) => private_region,
-        Err(error) => return Volume::faulted(record, error.to_string()),
+        Err(error) => return Volume::faulted(record, map, error.to_string()),
     };
     let volume = Volume::new(record, layout, private_region);
     match volume.replay_intents().await {
@@ -269,6 +285,7 @@ async fn open_volume<D: BlockDevice>(
         }
         Err(error) => Volume::faulted(
             VolumeRecord::clone(&volume.record()),
+            map,
             format!("an atomic write that was in flight could not be finished: {error}"),
         ),
     }
@@ -278,8 +295,8 @@ async fn open_volume<D: BlockDevice>(
 pub(super) fn layout_of<D: BlockDevice>(
     devices: &BTreeMap<Uuid, Arc<Device<D>>>,
     record: &VolumeRecord,
+    map: Map,
 ) -> Result<Layout<D>, String> {
-    let map = Map::new(record).map_err(|error| error.to_string())?;
     let devices = map
         .data_devices()
         .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::open::{keys_replicas, layout_of};
+use super::open::{keys_replicas, layout_of, map_of};
 use super::space::{Placement, free_maps, place, places, take_data};
 use super::{CreateVolume, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
@@ -110,7 +110,7 @@ impl<D: BlockDevice> Pool<D> {
         };
         let mut pool = config.pool.clone();
         pool.next_lun = (lun + 1) % LUNS;
-        let layout = layout_of(&inner.devices, &record)
+        let layout = layout_of(&inner.devices, &record, map_of(&record)?)
             .map_err(|problem| PoolError::Inconsistent { problem })?;
         // Whatever was there before must be gone before the volume exists.
         zero(&inner, record.extents()).await?;
@@ -171,7 +171,7 @@ impl<D: BlockDevice> Pool<D> {
             });
         }
         let added = extend(&inner, store(&inner)?.config(), &mut record, size_bytes)?;
-        let layout = layout_of(&inner.devices, &record)
+        let layout = layout_of(&inner.devices, &record, map_of(&record)?)
             .map_err(|problem| PoolError::Inconsistent { problem })?;
         zero(&inner, &added).await?;
         commit(&mut inner, vec![Change::Volume(Box::new(record.clone()))]).await?;

@@ -52,6 +52,7 @@ pub struct Volume<D> {
     lun: u16,
     block_size: BlockSize,
     record: ArcSwap<VolumeRecord>,
+    map: ArcSwap<Map>,
     layout: ArcSwapOption<Layout<D>>,
     private_region: Option<PrivateRegion<D>>,
     /// Why the volume is not served.
@@ -71,20 +72,26 @@ impl<D: BlockDevice> Volume<D> {
         private_region: PrivateRegion<D>,
     ) -> Volume<D> {
         Volume {
-            layout: ArcSwapOption::from_pointee(layout),
             private_region: Some(private_region),
             fault: None,
-            ..Volume::faulted(record, String::new())
+            ..Volume::faulted(record, layout.map.clone(), String::new())
         }
+        .with_layout(layout)
+    }
+
+    fn with_layout(self, layout: Layout<D>) -> Volume<D> {
+        self.layout.store(Some(Arc::new(layout)));
+        self
     }
 
     /// A volume that is not served, and why.
-    pub(crate) fn faulted(record: VolumeRecord, fault: String) -> Volume<D> {
+    pub(crate) fn faulted(record: VolumeRecord, map: Arc<Map>, fault: String) -> Volume<D> {
         Volume {
             uuid: record.uuid,
             lun: record.lun,
             block_size: record.block_size,
             record: ArcSwap::from_pointee(record),
+            map: ArcSwap::new(map),
             layout: ArcSwapOption::empty(),
             private_region: None,
             fault: Some(fault),
@@ -97,6 +104,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Puts a committed record and the layout made from it in place.
     pub(crate) fn adopt(&self, record: VolumeRecord, layout: Option<Layout<D>>) {
         if let Some(layout) = layout {
+            self.map.store(layout.map.clone());
             self.layout.store(Some(Arc::new(layout)));
         }
         self.record.store(Arc::new(record));
@@ -143,12 +151,9 @@ impl<D: BlockDevice> Volume<D> {
         self.record.load().access_of(initiator)
     }
 
-    /// The map of the volume, now.
-    ///
-    /// # Errors
-    /// [`VolumeError::NotServed`].
-    pub fn map(&self) -> Result<Arc<Map>, VolumeError> {
-        Ok(self.layout()?.map.clone())
+    /// The map of the volume, now; also of one that is not served.
+    pub fn map(&self) -> Arc<Map> {
+        self.map.load_full()
     }
 
     /// Why the volume is not served (a device missing, a private region that cannot be trusted), or `None` when it is.

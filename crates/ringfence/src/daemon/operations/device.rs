@@ -157,7 +157,12 @@ impl Operations {
             .volumes()
             .into_iter()
             .map(|volume| volume.record())
-            .filter(|record| record.keys.iter().any(|extent| extent.device == info.uuid))
+            .filter(|record| {
+                record
+                    .keys
+                    .iter()
+                    .any(|replica| replica.extent.device == info.uuid)
+            })
             .map(|record| record.name.clone())
             .collect();
         let state = match (info.present, info.config_current) {

@@ -137,8 +137,35 @@ impl Operations {
 
 /// What the pool says, as a failure.
 fn explain(error: &PoolError) -> Failure {
+    let message = error.to_string();
     match error {
-        PoolError::NoSuchVolume { .. } => Failure::not_found(error.to_string()),
+        PoolError::NoSuchVolume { .. } | PoolError::NoSuchDevice { .. } => {
+            Failure::not_found(message)
+        }
+        PoolError::InvalidName { .. }
+        | PoolError::InvalidInitiator { .. }
+        | PoolError::InvalidSize { .. }
+        | PoolError::KeysTwice { .. } => Failure::usage(message),
+        PoolError::NameTaken { .. }
+        | PoolError::NotLarger { .. }
+        | PoolError::DeviceTooSmall { .. }
+        | PoolError::Label { .. }
+        | PoolError::OtherPool { .. }
+        | PoolError::AlreadyMember { .. }
+        | PoolError::Duplicate { .. }
+        | PoolError::MixedPools { .. }
+        | PoolError::DeviceInUse { .. }
+        | PoolError::DeviceMissing { .. }
+        | PoolError::NoDevice
+        | PoolError::NoSpace { .. }
+        | PoolError::NoLun
+        | PoolError::ConfigFull { .. } => Failure::refused(message),
+        PoolError::NoPool { .. }
+        | PoolError::NotOpened { .. }
+        | PoolError::Inconsistent { .. }
+        | PoolError::Config(_)
+        | PoolError::Device(_)
+        | PoolError::PrivateRegion(_) => Failure::failed(message),
     }
 }
 

@@ -294,7 +294,13 @@ impl Operations {
             }
             .to_owned(),
             devices,
-            keys_on: named(record.keys.iter().map(|extent| extent.device).collect()),
+            keys_on: named(
+                record
+                    .keys
+                    .iter()
+                    .map(|replica| replica.extent.device)
+                    .collect(),
+            ),
             sessions: view
                 .sessions
                 .iter()

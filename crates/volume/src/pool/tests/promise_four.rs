@@ -11,7 +11,7 @@ fn owners(pool: &Pool<SimDevice>, devices: &[Uuid]) -> Vec<(usize, u64, u64, Str
         owners.push((disk, 0, 5 * MIB, "label and configuration".to_owned()));
     }
     for volume in pool.volumes() {
-        let map = volume.map().unwrap();
+        let map = volume.map();
         for range in map.ranges() {
             let disk = devices
                 .iter()
@@ -116,7 +116,7 @@ proptest! {
                     let inside = offset.checked_add(length).is_some_and(|end| end <= size);
                     let (result, _) = volume.read(offset, aligned_buffer(length as usize)).await;
                     assert_eq!(result.is_ok(), inside);
-                    let map = volume.map().unwrap();
+                    let map = volume.map();
                     assert_eq!(map.translate(Region::Public, offset, length).is_ok(), inside);
                     if !inside {
                         assert!(volume.write(offset, vec![0; length as usize].into()).await.is_err());
