@@ -5,6 +5,7 @@ mod chap;
 mod device_list;
 mod notify;
 mod operations;
+mod patience;
 mod pool;
 mod portals;
 mod runtime;
