@@ -21,7 +21,8 @@ pub enum Event {
     CommandData {
         /// The task.
         itt: u32,
-        /// The data, contiguous, its address a multiple of 4096; its length is what was accepted.
+        /// The data, contiguous, its address a multiple of 4096 (unless it is empty); its length is what was accepted
+        /// or what the initiator has, whichever is less.
         data: BytesMut,
     },
     /// The connection has ended this task by itself and has answered it (digest error, wrong data sequence); the

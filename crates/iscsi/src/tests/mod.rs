@@ -1,5 +1,6 @@
 //! Both ends against each other, and the target against what no good initiator sends.
 
+mod data;
 mod hostile;
 mod login;
 mod pair;

@@ -173,3 +173,18 @@ pub fn data_out(itt: u32, ttt: u32, data_sn: u32, offset: u32, last: bool) -> pd
         .set_data_sn(data_sn)
         .set_buffer_offset_bytes(offset)
 }
+
+/// The reason of a Reject.
+pub fn rejected(pdu: &Pdu) -> u8 {
+    assert_eq!(pdu.opcode(), opcode::REJECT, "{pdu:?}");
+    assert_eq!(pdu.data.len(), 48, "the bad header comes back");
+    pdu::Reject(pdu.header).reason()
+}
+
+/// Sense key, ASC and ASCQ of a CHECK CONDITION.
+pub fn sense(pdu: &Pdu) -> (u8, u8, u8) {
+    assert_eq!(pdu.opcode(), opcode::SCSI_RESPONSE, "{pdu:?}");
+    assert_eq!(pdu::ScsiResponse(pdu.header).status(), 2);
+    let sense = &pdu.data[2..];
+    (sense[2], sense[12], sense[13])
+}
