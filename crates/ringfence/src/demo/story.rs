@@ -206,6 +206,8 @@ fn write_until_refused(vm: &mut Vm, seen: &Loser) -> Result<Outcome, Failure> {
         record += 1;
         match vm.write(record)? {
             Outcome::Good => seen.acknowledged.store(record, Ordering::Relaxed),
+            // PREEMPT AND ABORT ended this one.
+            Outcome::Aborted => {}
             // Told once that its registration is gone (SPC-4 5.13.11.2.6); the next write is refused.
             Outcome::Attention => record -= 1,
             refused => return Ok(refused),

@@ -1,6 +1,7 @@
 //! A virtual machine of the demo: an initiator with a name, a key, and a block of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use initiator::{Config, Error, ReservationType, Session};
@@ -11,6 +12,12 @@ use crate::failure::Failure;
 
 const BLOCK_BYTES: u32 = 512;
 
+/// Status TASK ABORTED (SAM-5 5.3.1).
+const TASK_ABORTED: u8 = 0x40;
+
+/// How long a VM waits for an answer: an aborted command may get none.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What came of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -18,6 +25,8 @@ pub enum Outcome {
     Good,
     /// RESERVATION CONFLICT.
     Conflict,
+    /// TASK ABORTED, or (with TAS=0 in the control mode page) no answer at all.
+    Aborted,
     /// CHECK CONDITION with UNIT ATTENTION: the VM is told of something, and asks again.
     Attention,
 }
@@ -44,6 +53,7 @@ impl Vm {
         let config = Config::new(Self::initiator_name(index), [0x80, 0, 0, 0, 0, 1], kind);
         let failed = |error: Error| Failure::failed(format!("{name} cannot log in: {error}"));
         let mut session = Session::connect(portal, config).map_err(failed)?;
+        session.set_timeout(TIMEOUT);
         let lun = Lun::new(lun).ok_or_else(|| Failure::failed(format!("{lun} is no LUN")))?;
         session.clear_unit_attentions(lun).map_err(failed)?;
         Ok(Self {
@@ -124,6 +134,8 @@ impl Vm {
         match done {
             Ok(()) => Ok(Outcome::Good),
             Err(error) if error.is_reservation_conflict() => Ok(Outcome::Conflict),
+            Err(Error::Timeout) => Ok(Outcome::Aborted),
+            Err(Error::Command(error)) if error.status == TASK_ABORTED => Ok(Outcome::Aborted),
             Err(error) => match error.sense() {
                 Some(sense) if sense.key == scsi::sense::SenseKey::UnitAttention => {
                     Ok(Outcome::Attention)
