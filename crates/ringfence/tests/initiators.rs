@@ -264,5 +264,13 @@ fn chap_lets_in_who_knows_the_secret() {
         .map(|s| s["auth"].clone())
         .collect();
     assert_eq!(auth, ["chap", "mutual-chap"]);
-    assert!(last(&daemon, "login-refused")["address"].is_string());
+    let refused: Vec<Value> = events(&daemon)
+        .into_iter()
+        .filter(|event| event["event"] == "login-refused")
+        .collect();
+    assert_eq!(refused.len(), 3);
+    for event in refused {
+        assert_eq!(event["initiator"], name("vm1"));
+        assert_eq!(event["reason"], "authentication failure (0201h)");
+    }
 }

@@ -68,6 +68,8 @@ pub struct LoginRequest {
     pub target_name: Option<String>,
     /// The CHAP name that the initiator has proved to be; `None` when it was let in without CHAP.
     pub chap_name: Option<String>,
+    /// The initiator asked the target to prove itself too, and it did (mutual CHAP, RFC 7143 12.1.3).
+    pub mutual_chap: bool,
 }
 
 /// Task attributes (RFC 7143 11.3.1).
