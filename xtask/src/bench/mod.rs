@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::context::Context;
 use crate::packages;
 use crate::process::{command, finish};
+use crate::targets::TargetKind;
 use load::Sample;
 use session::Pattern;
 use subjects::Subjects;
@@ -148,7 +149,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return run_optimized();
     }
     packages::ensure_installed()?;
-    let context = Context::new(Some(1))?;
+    let context = Context::new(Some(1), TargetKind::Ringfence)?;
     let binary = match &arguments.binary {
         Some(binary) => binary,
         None => context.ringfence()?,

@@ -7,9 +7,6 @@ use anyhow::{Result, ensure};
 
 use crate::context::Context;
 use crate::process::{command, finish, run};
-use crate::targets::Target;
-use crate::targets::loopback_portals;
-use crate::targets::ringfence::Ringfence;
 
 const SIZE_MIB: u32 = 64;
 
@@ -19,8 +16,7 @@ const SIZE_MIB: u32 = 64;
 /// When a command fails or data differ.
 pub fn run_scenario(context: &Context) -> Result<String> {
     let folder = context.folder("qemu")?;
-    let mut target = Ringfence::new(context.ringfence()?, &folder, loopback_portals(1)?)?;
-    target.start()?;
+    let mut target = context.start_target(&folder, 1)?;
     let raw = target.create_volume("raw", SIZE_MIB, 512)?;
     let raw = target.url(0, raw);
     let large_blocks = target.create_volume("large-blocks", SIZE_MIB, 4096)?;
@@ -38,7 +34,7 @@ pub fn run_scenario(context: &Context) -> Result<String> {
 
 /// Runs `qemu-io` commands on a raw image; all must succeed.
 fn qemu_io(url: &str, format: &str, commands: &[&str]) -> Result<String> {
-    let mut io = command("qemu-io", ["-f", format]);
+    let mut io = command("qemu-io", ["-d", "unmap", "-f", format]);
     for each in commands {
         io.args(["-c", each]);
     }
