@@ -38,7 +38,7 @@ pub fn run(context: &Context, block_size_bytes: u32) -> Result<String> {
     let report = run_suite(target.as_ref(), lun, &folder);
     target.check_running()?;
     let report = report?;
-    let known = known_skips(&context.repository)?;
+    let known = known_skips(&context.repository, block_size_bytes)?;
     let grown: Vec<&String> = report
         .skipped
         .iter()
@@ -125,12 +125,14 @@ fn parse(text: &str) -> Result<Report> {
     Ok(report)
 }
 
-fn known_skips(repository: &Path) -> Result<BTreeSet<String>> {
+/// Lines that begin with a block size hold for that one only.
+fn known_skips(repository: &Path, block_size_bytes: u32) -> Result<BTreeSet<String>> {
+    let prefix = format!("{block_size_bytes}: ");
     let text = std::fs::read_to_string(repository.join("tests/libiscsi-skips.txt"))?;
     Ok(text
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .map(str::to_owned)
+        .map(|line| line.strip_prefix(&prefix).unwrap_or(line).to_owned())
         .collect())
 }
 
