@@ -4,7 +4,6 @@
 pub mod cli;
 pub mod control;
 pub mod daemon;
-pub mod demo;
 pub mod events;
 pub mod failure;
 pub mod iscsi;

@@ -25,6 +25,8 @@ mod session;
 mod target;
 mod task;
 pub mod task_set;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub use gate::Grant;

@@ -11,8 +11,8 @@ use reservation::Nexus;
 use scsi::lun::Lun;
 use scsi::unit_attention::UnitAttention;
 use thiserror::Error;
-use volume::Volume;
 use volume::block_device::BlockDevice;
+use volume::{Access, Volume, VolumeRecord};
 
 use crate::gate::Grant;
 use crate::runtime::{Event, EventKind, EventSink, Runtime};
@@ -132,7 +132,8 @@ impl<D: BlockDevice> Target<D> {
         let mut units = Units::clone(&self.units.load());
         units.insert(lun, unit.clone());
         self.units.store(Arc::new(units));
-        self.luns_changed(&unit, false);
+        let record = unit.volume.record();
+        self.tell_visibility(|nexus| record.access_of(&nexus.initiator.name) != Access::None);
         Ok(unit)
     }
 
@@ -145,7 +146,7 @@ impl<D: BlockDevice> Target<D> {
         };
         self.units.store(Arc::new(units));
         unit.close().await;
-        self.luns_changed(&unit, true);
+        self.tell_visibility(|nexus| unit.grant(nexus) != Grant::None);
         true
     }
 
@@ -154,8 +155,12 @@ impl<D: BlockDevice> Target<D> {
         let Some(unit) = self.logical_unit(lun) else {
             return;
         };
-        unit.refresh_grants().await;
-        self.luns_changed(&unit, false);
+        let (before, after) = unit.refresh_grants().await;
+        self.tell_visibility(|nexus| {
+            let visible =
+                |record: &VolumeRecord| record.access_of(&nexus.initiator.name) != Access::None;
+            visible(&before) != visible(&after)
+        });
     }
 
     /// Takes over the size of a volume that has grown.
@@ -251,15 +256,10 @@ impl<D: BlockDevice> Target<D> {
         }
     }
 
-    /// Tells every session for which the logical unit came or went that the list of LUNs has changed.
-    fn luns_changed(&self, unit: &LogicalUnit<D>, removed: bool) {
+    /// Tells the sessions of the nexuses for which a logical unit came or went that the list of LUNs has changed.
+    fn tell_visibility(&self, changed: impl Fn(&Nexus) -> bool) {
         for session in self.sessions() {
-            let met = session
-                .attached()
-                .iter()
-                .any(|attached| std::ptr::eq(&*attached.unit, unit));
-            let granted = unit.access.lock().current.grant(session.nexus()) != Grant::None;
-            if met != (granted && !removed) {
+            if changed(session.nexus()) {
                 session.attention(UnitAttention::ReportedLunsDataChanged);
             }
         }

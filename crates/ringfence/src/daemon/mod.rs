@@ -5,7 +5,6 @@ mod chap;
 mod device_list;
 mod notify;
 mod operations;
-mod patience;
 mod pool;
 mod portals;
 mod runtime;
@@ -100,7 +99,7 @@ fn serve(
         TargetConfig {
             name: target_name.clone(),
             ports: portals.iter().map(|portal| portal.target_port).collect(),
-            sanitize_bytes_per_second: args.sanitize_rate,
+            sanitize_bytes_per_second: None,
         },
         Arc::new(runtime::Reactors),
         Arc::clone(&audit) as Arc<dyn target::EventSink>,

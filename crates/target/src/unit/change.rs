@@ -14,6 +14,7 @@ use reservation::{Command, Nexus, Reject, Topology};
 use scsi::Sense;
 use scsi::sense::AdditionalSense;
 use scsi::unit_attention::UnitAttention;
+use volume::VolumeRecord;
 use volume::block_device::BlockDevice;
 use volume::private_region::{PrivateRegionError, REGISTRANT_CAPACITY};
 
@@ -245,7 +246,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             return;
         }
         let result = match (self.volume.fault(), self.volume.private_region()) {
-            (Some(fault), _) => Err(fault),
+            (Some(fault), _) => Err(fault.to_string()),
             (None, Err(error)) => Err(error.to_string()),
             (None, Ok(region)) => region.recover().await.map_err(|error| error.to_string()),
         };
@@ -267,27 +268,27 @@ impl<D: BlockDevice> LogicalUnit<D> {
         }
     }
 
-    /// Takes over the grants of the volume's record. Returns the nexuses for which the logical unit came or went.
-    pub(crate) async fn refresh_grants(&self) -> Vec<Nexus> {
+    /// Takes over the grants of the volume's record. Returns who is granted what before and after.
+    pub(crate) async fn refresh_grants(&self) -> (Arc<VolumeRecord>, Arc<VolumeRecord>) {
         let _change = self.change.lock().await;
         let current = self.access.lock().current.clone();
         let next = Snapshot {
             record: self.volume.record(),
             ..(*current).clone()
         };
+        let after = next.record.clone();
         let nexuses: Vec<Nexus> = self.access.lock().nexuses.keys().cloned().collect();
-        let mut appeared = Vec::new();
-        let mut consequences = Consequences::default();
-        for nexus in nexuses {
-            match (current.grant(&nexus), next.grant(&nexus)) {
-                (before, after) if before == after => {}
-                (Grant::None, _) | (_, Grant::None) => appeared.push(nexus),
-                // The WP bit of the mode parameter header.
-                _ => consequences
-                    .attentions
-                    .push((nexus, UnitAttention::ModeParametersChanged)),
-            }
-        }
+        let attentions = nexuses.into_iter().filter(|nexus| {
+            let (before, after) = (current.grant(nexus), next.grant(nexus));
+            before != after && before != Grant::None && after != Grant::None
+        });
+        let consequences = Consequences {
+            abort: Vec::new(),
+            // The WP bit of the mode parameter header.
+            attentions: attentions
+                .map(|nexus| (nexus, UnitAttention::ModeParametersChanged))
+                .collect(),
+        };
         let fenced = self.publish(next, &consequences, None).await;
         self.record(None, EventKind::GrantsChanged);
         for nexus in fenced {
@@ -297,7 +298,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             };
             self.record(None, kind);
         }
-        appeared
+        (current.record.clone(), after)
     }
 
     /// Logical unit reset (SAM-5 6.3.3): aborts all tasks, ends SCSI-2 reservations, brings back the default mode

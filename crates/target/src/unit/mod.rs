@@ -82,7 +82,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
 
     async fn load(volume: &Volume<D>) -> Result<reservation::State, String> {
         if let Some(fault) = volume.fault() {
-            return Err(fault);
+            return Err(fault.to_string());
         }
         let region = volume.private_region().map_err(|error| error.to_string())?;
         region.load().await.map_err(|error| error.to_string())
@@ -184,6 +184,13 @@ impl<D: BlockDevice> LogicalUnit<D> {
                 unit.attention(attention);
             }
         }
+    }
+
+    /// Number of tasks that are past the gate now.
+    pub fn in_flight(&self) -> u64 {
+        let access = self.access.lock();
+        let gates = access.nexuses.values().map(|unit| unit.gate.in_flight());
+        gates.sum()
     }
 
     /// Writes to the audit trail.
