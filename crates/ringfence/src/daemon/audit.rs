@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use reservation::{Cause, Fact, Key, Nexus, ReservationType};
 use target::{EventKind, EventSink};
 
+use super::refusals::Refusals;
 use crate::events::writer::EventLog;
 use crate::events::{Actor, Operator, Party, What};
 use crate::iscsi::{SessionInfo, SessionObserver};
@@ -55,6 +57,7 @@ pub struct Audit {
     addresses: Mutex<HashMap<Nexus, String>>,
     /// The operators whose work on a volume is under way: what the target then does without a nexus is theirs.
     acting: Mutex<HashMap<String, Operator>>,
+    refusals: Mutex<Refusals>,
 }
 
 /// An operator's work on a volume; it ends when this is dropped.
@@ -81,6 +84,7 @@ impl Audit {
             log,
             addresses: Mutex::default(),
             acting: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -270,11 +274,15 @@ impl SessionObserver for Audit {
         portal: SocketAddr,
         reason: &str,
     ) {
+        let Some(unrecorded) = lock(&self.refusals).count(Instant::now()) else {
+            return;
+        };
         self.log.record(What::LoginRefused {
             initiator: initiator.map(str::to_owned),
             address: peer.to_string(),
             portal: portal.to_string(),
             reason: reason.to_owned(),
+            unrecorded,
         });
     }
 }

@@ -7,6 +7,7 @@ mod notify;
 mod operations;
 mod pool;
 mod portals;
+mod refusals;
 mod runtime;
 mod state_dir;
 

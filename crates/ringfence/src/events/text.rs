@@ -134,12 +134,17 @@ impl fmt::Display for What {
                 address,
                 portal,
                 reason,
+                unrecorded,
             } => {
                 let name = initiator.as_deref().unwrap_or("an unnamed initiator");
                 write!(
                     f,
                     "login of {name} from {address} at {portal} refused: {reason}"
-                )
+                )?;
+                match unrecorded {
+                    0 => Ok(()),
+                    more => write!(f, " (and {more} before it, not recorded)"),
+                }
             }
             Self::Registered {
                 volume,

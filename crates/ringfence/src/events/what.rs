@@ -129,6 +129,9 @@ pub enum What {
         portal: String,
         /// Why.
         reason: String,
+        /// How many refused logins before this one were not recorded: at most 60 a minute are.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unrecorded: u64,
     },
     /// A nexus was registered, or its key changed.
     Registered {
@@ -282,6 +285,10 @@ pub enum What {
         /// The whole medium was sanitized.
         complete: bool,
     },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl What {
