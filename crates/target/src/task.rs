@@ -197,8 +197,13 @@ impl<D: BlockDevice> Task<D> {
         Admitted::new(self, self.attached(), self.id, self.row)
     }
 
-    /// Judges the task without entering the gate: for commands that do not touch the medium.
+    /// Judges the task without entering the gate: for commands that do not touch the medium. Those that wait for the
+    /// logical unit's `change` lock have to ask again when they hold it: meanwhile the task may have been aborted, its
+    /// nexus fenced or taken down, and that may have been answered.
     pub(crate) fn allowed(&self) -> Result<(), Failure> {
+        if self.is_aborted() {
+            return Err(Failure::Aborted);
+        }
         judge(
             self.attached(),
             self.id,

@@ -107,6 +107,7 @@ pub(crate) async fn start_stop<D: BlockDevice>(
     }
     {
         let _change = unit.change.lock().await;
+        task.allowed()?;
         unit.condition.set_stopped(true);
         unit.set_gates(GateWord::NOT_READY, true);
         unit.drain_all().await;

@@ -94,6 +94,7 @@ pub(crate) async fn select<D: BlockDevice>(
     let attached = task.attached();
     let unit = &attached.unit;
     let _change = unit.change.lock().await;
+    task.allowed()?;
     let pages = mode_select(
         command,
         &list,

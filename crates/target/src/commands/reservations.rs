@@ -35,11 +35,7 @@ pub(crate) async fn change<D: BlockDevice>(
     command: &Command,
 ) -> Result<Reply, Failure> {
     task.allowed()?;
-    let attached = task.attached();
-    attached
-        .unit
-        .reserve(&attached.nexus, task.tag, command)
-        .await?;
+    task.attached().unit.reserve(task, command).await?;
     Ok(Reply::good())
 }
 

@@ -7,6 +7,7 @@ mod copying;
 mod device;
 mod fence;
 mod identity;
+mod queued;
 mod random;
 mod reserving;
 mod sanitizing;

@@ -24,6 +24,7 @@ use super::snapshot::Snapshot;
 use crate::gate::{GateWord, Grant};
 use crate::response::Failure;
 use crate::runtime::EventKind;
+use crate::task::Task;
 use crate::task_set::AbortedBy;
 
 /// Why a change did not happen.
@@ -61,14 +62,15 @@ impl From<&Effects> for Consequences {
 }
 
 impl<D: BlockDevice> LogicalUnit<D> {
-    /// Carries out a command that changes reservations, sent by `sender` as the task `own_tag`.
+    /// Carries out a command that changes reservations.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
-        sender: &NexusUnit,
-        own_tag: u32,
+        task: &Task<D>,
         command: &Command,
     ) -> Result<(), Failure> {
+        let sender: &NexusUnit = &task.attached().nexus;
         let _change = self.change.lock().await;
+        task.allowed()?;
         let current = self.access.lock().current.clone();
         if current.unreadable {
             return Err(self.not_known());
@@ -97,7 +99,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
         };
         let consequences = Consequences::from(&step.effects);
         let fenced = self
-            .publish(next, &consequences, Some((&sender.nexus, own_tag)))
+            .publish(next, &consequences, Some((&sender.nexus, task.tag)))
             .await;
         for fact in step.effects.facts {
             self.record(Some(sender), EventKind::Reservation(fact));
