@@ -35,7 +35,8 @@ pub fn sg_utilities(lab: &mut Lab) -> Result<()> {
     }
     let identification = guest.ok(&format!("sg_vpd --page=di {sg}"))?;
     for part in [
-        "NAA 3",
+        "designator type: NAA",
+        "      0x3",
         "Relative target port: 0x1",
         "Target port group: 0x1",
         "SCSI name string:",

@@ -22,7 +22,7 @@ pub fn ext4_and_fio(lab: &mut Lab) -> Result<()> {
     let written = lab.guests[0].run_within(&writes, Duration::from_secs(120))?;
     ensure!(written.code == 0, "writing: {}", written.text);
     let reads = format!(
-        "set -e; blockdev --flushbufs {path}; mount -o ro {path} /mnt; {job} --verify_only=1; sha256sum < /mnt/fio; \
+        "set -e; blockdev --flushbufs {path}; mount {path} /mnt; {job} --verify_only=1; sha256sum < /mnt/fio; \
          sha256sum < /usr/bin/fio; umount /mnt"
     );
     let read = lab.guests[1].run_within(&reads, Duration::from_secs(120))?;

@@ -58,7 +58,11 @@ pub fn two_portals(lab: &mut Lab) -> Result<()> {
 /// Starts multipathd and waits for the map with both paths.
 fn assemble(guest: &mut Guest, disk: &Disk) -> Result<String> {
     guest.ok("mkdir -p /etc/multipath; multipathd; multipath >/dev/null; true")?;
-    let wwid = guest.ok(&format!("/lib/udev/scsi_id -g -u {}", disk.paths[0]))?;
+    // multipathd takes the identity that udev's rules prefer.
+    let wwid = guest.ok(&format!(
+        "udevadm info --query=property --property=ID_SERIAL --value {}",
+        disk.paths[0]
+    ))?;
     let map = format!("/dev/mapper/{}", wwid.trim());
     wait_for_paths(guest, &map)?;
     Ok(map)

@@ -199,7 +199,7 @@ fn register(a: &mut Node, b: &mut Node) -> Result<()> {
     )?;
     let capabilities = a.read("--report-capabilities")?;
     ensure!(
-        capabilities.contains("Persist Through Power Loss Activated(PTPL_A): 1"),
+        capabilities.contains("Persist Through Power Loss Active(PTPL_A): 1"),
         "{capabilities}"
     );
     a.out(&format!("--register-ignore --param-sark={A}"), GOOD)
