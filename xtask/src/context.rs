@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use crate::process::{command, run, run_within};
+use crate::targets::ringfence::Ringfence;
+use crate::targets::tgt::Tgt;
+use crate::targets::{Target, TargetKind, loopback_portals};
 
 /// One run of a task.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct Context {
     pub repository: PathBuf,
     /// Seed of everything random in this run; printed, and taken with `--seed`.
     pub seed: u64,
+    /// The target that the end-to-end tests use.
+    pub target_kind: TargetKind,
     scratch: TempDir,
     binary: OnceLock<PathBuf>,
 }
@@ -26,7 +31,7 @@ impl Context {
     ///
     /// # Errors
     /// When no temporary folder can be made.
-    pub fn new(seed: Option<u64>) -> Result<Self> {
+    pub fn new(seed: Option<u64>, target_kind: TargetKind) -> Result<Self> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .context("xtask is a folder of the checkout")?
@@ -35,6 +40,7 @@ impl Context {
         Ok(Self {
             repository,
             seed: seed.unwrap_or_else(|| clock.as_secs() ^ u64::from(clock.subsec_nanos())),
+            target_kind,
             scratch: tempfile::Builder::new().prefix("ringfence-").tempdir()?,
             binary: OnceLock::new(),
         })
@@ -51,6 +57,20 @@ impl Context {
         }
         std::fs::create_dir(&path)?;
         Ok(path)
+    }
+
+    /// A running target on the loopback interface that keeps its files in `folder`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_target(&self, folder: &Path, portals: usize) -> Result<Box<dyn Target>> {
+        let portals = loopback_portals(portals)?;
+        let mut target: Box<dyn Target> = match self.target_kind {
+            TargetKind::Ringfence => Box::new(Ringfence::new(self.ringfence()?, folder, portals)?),
+            TargetKind::Tgt => Box::new(Tgt::new(folder, portals)?),
+        };
+        target.start()?;
+        Ok(target)
     }
 
     /// Keeps the run's files and says where, for looking into a failure.

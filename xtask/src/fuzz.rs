@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::context::Context;
 use crate::process::{command, finish, run, run_within, tail};
+use crate::targets::TargetKind;
 
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -46,7 +47,7 @@ pub struct Arguments {
 /// # Errors
 /// When a target does not build, or finds something; the message says where the input was saved.
 pub fn run_task(arguments: &Arguments) -> Result<()> {
-    let context = Context::new(None)?;
+    let context = Context::new(None, TargetKind::Ringfence)?;
     let fuzz = Fuzz::new(&context)?;
     if arguments.list {
         println!("{}", fuzz.targets.join("\n"));

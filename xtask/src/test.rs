@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::context::Context;
-use crate::e2e::guests::{self, TargetKind};
-use crate::e2e::{cli, demo, hostile, kill9, libiscsi, qemu};
+use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu};
 use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
+use crate::targets::TargetKind;
 
 const CARGO_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -25,6 +25,9 @@ pub struct Arguments {
     /// Seed for the randomized steps, as an earlier run printed it
     #[arg(long)]
     seed: Option<u64>,
+    /// Another target in the place of ringfence, for the steps that can do with it: libiscsi, qemu, guests
+    #[arg(long, value_enum, default_value = "ringfence")]
+    target: TargetKind,
 }
 
 /// A named part of the run; what it returns is shown beside its result.
@@ -121,7 +124,7 @@ const STEPS: &[Step] = &[
         name: "guests",
         about: "two Linux guests: open-iscsi, sg3_utils, multipath, fence_scsi",
         real_clients: true,
-        run: |context| guests::run(context, TargetKind::Ringfence, &[]),
+        run: |context| guests::run(context, &[]),
     },
 ];
 
@@ -137,7 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&arguments.only)?;
-    let context = Context::new(arguments.seed)?;
+    let context = Context::new(arguments.seed, arguments.target)?;
     println!("seed {}", context.seed);
     let start = Instant::now();
     let (mut passed, mut failed) = (0_u32, Vec::new());

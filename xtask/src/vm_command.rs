@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::e2e::guests::{self, TargetKind};
+use crate::e2e::guests;
 use crate::packages;
+use crate::targets::TargetKind;
 use crate::vm::accelerator;
 use crate::vm::guest::Guest;
 use crate::vm::image::Image;
@@ -34,7 +35,7 @@ pub struct Arguments {
 /// When packages are missing, the build fails, or the guest does not boot.
 pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure_installed()?;
-    let context = Context::new(None)?;
+    let context = Context::new(None, arguments.target)?;
     let start = Instant::now();
     let image = Image::obtain(&context.repository)?;
     println!(
@@ -46,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     if let Some(names) = &arguments.scenario {
-        println!("{}", guests::run(&context, arguments.target, names)?);
+        println!("{}", guests::run(&context, names)?);
         return Ok(());
     }
     let folder = context.folder("vm")?;

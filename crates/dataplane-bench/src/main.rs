@@ -1,6 +1,6 @@
 //! Which runtime carries the data plane? Runs the same work on several, in alternating order, and prints medians.
 //!
-//! `cargo run --release -p dataplane-bench [ROUNDS [SECONDS]]`; results go to `docs/decisions/0002-data-plane.md`.
+//! `cargo run --release -p dataplane-bench -- [ROUNDS [SECONDS]]`, and `-- writes` for the way of writes; results go to `docs/decisions/0002-data-plane.md`.
 
 mod client;
 mod protocol;
@@ -8,6 +8,7 @@ mod server_compio;
 mod server_raw;
 mod server_reactor;
 mod server_tokio;
+mod writes;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -45,10 +46,16 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name, path] => serve(name, Path::new(path)),
+        ["writes"] => {
+            let folder = tempfile::tempdir_in(".")?; // a real file system, not a tmpfs
+            let path = folder.path().join("blocks");
+            protocol::write_file(&path)?;
+            writes::compare(&path, 5)
+        }
         [] => compare(5, Duration::from_millis(600)),
         [rounds] => compare(rounds.parse()?, Duration::from_millis(600)),
         [rounds, seconds] => compare(rounds.parse()?, Duration::from_secs_f64(seconds.parse()?)),
-        _ => bail!("usage: dataplane-bench [ROUNDS [SECONDS]]"),
+        _ => bail!("usage: dataplane-bench [ROUNDS [SECONDS]] | writes"),
     }
 }
 

@@ -15,14 +15,21 @@ pub fn aligned_buffer(capacity_bytes: usize) -> BytesMut {
     buffer
 }
 
+/// Makes room for `capacity_bytes` in all in a buffer made by [`aligned_buffer`], or a new one, keeping its alignment.
+pub(crate) fn reserve_aligned(buffer: &mut BytesMut, capacity_bytes: usize) {
+    if buffer.capacity() < capacity_bytes {
+        let mut larger = aligned_buffer(capacity_bytes);
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+}
+
 /// Appends to a buffer made by [`aligned_buffer`], moving to a new aligned one of `capacity_bytes` (at least) when it
 /// is full.
 pub(crate) fn append_aligned(buffer: &mut BytesMut, bytes: &[u8], capacity_bytes: usize) {
     let needed = buffer.len() + bytes.len();
     if buffer.capacity() < needed {
-        let mut larger = aligned_buffer(needed.max(capacity_bytes));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
+        reserve_aligned(buffer, needed.max(capacity_bytes));
     }
     buffer.extend_from_slice(bytes);
 }

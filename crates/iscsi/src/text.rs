@@ -3,8 +3,8 @@
 /// The longest key, in bytes (RFC 7143 6.1: key-name).
 const MAX_KEY_BYTES: usize = 63;
 
-/// The most pairs taken in one exchange; the standard knows fewer than fifty keys.
-pub const MAX_PAIRS: usize = 96;
+/// The most pairs taken in one exchange: a long answer to SendTargets.
+pub const MAX_PAIRS: usize = 4096;
 
 /// The most bytes of text one exchange may gather over several PDUs.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;

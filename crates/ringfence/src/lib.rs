@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod demo;
 pub mod events;
 pub mod failure;
 pub mod iscsi;

@@ -17,6 +17,8 @@ pub mod block_device;
 pub mod config;
 pub mod device;
 pub mod error;
+#[cfg(test)]
+mod format_doc;
 mod join;
 pub mod label;
 pub mod page_store;

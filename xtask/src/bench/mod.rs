@@ -1,298 +1,344 @@
-//! `cargo xtask bench`: ringfence and tgt side by side, and a responder that touches no disk as the limit.
-//!
-//! Every number is the median of alternating runs: tgt, ringfence, limit, tgt, … so that a machine that grows slower
-//! or faster meanwhile does so for all. Both targets have a file of the same size on the same file system and use the
-//! page cache. The client is the same; it, the kernel's loopback and the target share the processors.
+//! `cargo xtask bench`: ringfence and Debian's tgt side by side, with the same client, the same kind of file and
+//! alternating runs. It prints figures with the project's bars beside them and judges nothing: the machine is shared.
 
-mod fencing;
-mod footprint;
+mod canned;
 mod load;
-mod process_usage;
-mod responder;
+mod memory;
+mod process_cost;
+mod reservations;
+mod session;
+mod subjects;
+mod table;
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use self::load::{Place, Workload};
 use crate::context::Context;
 use crate::packages;
 use crate::process::{command, finish};
-use crate::targets::ringfence::Ringfence;
-use crate::targets::tgt::Tgt;
-use crate::targets::{Target, loopback_portals};
+use crate::targets::TargetKind;
+use load::Sample;
+use session::Pattern;
+use subjects::Subjects;
+use table::{Bar, Row};
 
-const VOLUME_MIB: u32 = 512;
-const VOLUME: &str = "bench";
+const VOLUME_MIB: u32 = 1024;
+const IDLE_SESSIONS: u32 = 200;
+const IDLE_VOLUMES: u32 = 32;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Fewer and shorter runs: a minute instead of ten
+    /// Fewer and shorter runs: for a look while developing, not for figures to keep
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose name contains this
+    /// Only the workloads whose name contains this, without memory and reservations
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Only tgt and the limit, without ringfence
-    #[arg(long, hide = true)]
-    without_ringfence: bool,
+    /// Length of a run in seconds
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// Runs of each workload
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<u32>,
+    /// Measure this build of ringfence instead of building one
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Compare with this build of ringfence instead of tgt
+    #[arg(long, value_name = "PATH")]
+    baseline: Option<PathBuf>,
+    /// Run ringfence alone, for profiling
+    #[arg(long)]
+    alone: bool,
 }
 
-const fn workload(name: &'static str, write: bool, depth: u32, sessions: usize) -> Workload {
-    Workload {
-        name,
-        write,
-        sequential: false,
-        transfer_bytes: 4096,
-        depth,
-        sessions,
-    }
+struct Workload {
+    name: &'static str,
+    pattern: Pattern,
+    sessions: u32,
+    bar: Bar,
 }
 
-const fn sequential(name: &'static str, write: bool) -> Workload {
+const KIB_4: Pattern = Pattern {
+    write: false,
+    length_bytes: 4096,
+    random: true,
+    depth: 1,
+    span_bytes: (VOLUME_MIB as u64) << 20,
+};
+const KIB_256: Pattern = Pattern {
+    length_bytes: 256 * 1024,
+    random: false,
+    depth: 8,
+    ..KIB_4
+};
+
+const WORKLOADS: [Workload; 8] = [
     Workload {
-        name,
-        write,
-        sequential: true,
-        transfer_bytes: 256 * 1024,
-        depth: 4,
+        name: "random 4 KiB reads, depth 1",
+        pattern: KIB_4,
         sessions: 1,
-    }
-}
-
-const WORKLOADS: &[Workload] = &[
-    workload("random read 4 KiB, depth 1", false, 1, 1),
-    workload("random read 4 KiB, depth 32", false, 32, 1),
-    workload("random read 4 KiB, 8 sessions at depth 8", false, 8, 8),
-    workload("random write 4 KiB, depth 1", true, 1, 1),
-    workload("random write 4 KiB, depth 32", true, 32, 1),
-    workload("random write 4 KiB, 8 sessions at depth 8", true, 8, 8),
-    sequential("sequential read 256 KiB, depth 4", false),
-    sequential("sequential write 256 KiB, depth 4", true),
+        bar: Bar::RatioAtLeast(2.5),
+    },
+    Workload {
+        name: "random 4 KiB writes, depth 1",
+        pattern: Pattern {
+            write: true,
+            ..KIB_4
+        },
+        sessions: 1,
+        bar: Bar::RatioAtLeast(2.5),
+    },
+    Workload {
+        name: "random 4 KiB reads, depth 32",
+        pattern: Pattern { depth: 32, ..KIB_4 },
+        sessions: 1,
+        bar: Bar::RatioAtLeast(1.8),
+    },
+    Workload {
+        name: "random 4 KiB writes, depth 32",
+        pattern: Pattern {
+            write: true,
+            depth: 32,
+            ..KIB_4
+        },
+        sessions: 1,
+        bar: Bar::RatioAtLeast(1.8),
+    },
+    Workload {
+        name: "random 4 KiB reads, 8 sessions of depth 4",
+        pattern: Pattern { depth: 4, ..KIB_4 },
+        sessions: 8,
+        bar: Bar::None,
+    },
+    Workload {
+        name: "random 4 KiB writes, 8 sessions of depth 4",
+        pattern: Pattern {
+            write: true,
+            depth: 4,
+            ..KIB_4
+        },
+        sessions: 8,
+        bar: Bar::None,
+    },
+    Workload {
+        name: "sequential 256 KiB reads, depth 8",
+        pattern: KIB_256,
+        sessions: 1,
+        bar: Bar::None,
+    },
+    Workload {
+        name: "sequential 256 KiB writes, depth 8",
+        pattern: Pattern {
+            write: true,
+            ..KIB_256
+        },
+        sessions: 1,
+        bar: Bar::None,
+    },
 ];
 
-/// Measures everything and prints the tables in Markdown.
+/// Measures and prints.
 ///
 /// # Errors
-/// When a target does not start or a command fails.
+/// When a target does not start or does not do what it is asked.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if cfg!(debug_assertions) {
+        return run_optimized();
+    }
     packages::ensure_installed()?;
-    let context = Context::new(None)?;
-    // Not in the temporary folder, which may be memory: the files belong on a disk.
-    let folder = context.target_folder()?.join("bench");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    let result = measure(&context, &folder, arguments);
-    std::fs::remove_dir_all(&folder)?;
-    println!("{}", result?);
-    Ok(())
-}
-
-fn measure(context: &Context, folder: &Path, arguments: &Arguments) -> Result<String> {
-    let (rounds, time) = if arguments.quick {
-        (3, Duration::from_millis(700))
+    let context = Context::new(Some(1), TargetKind::Ringfence)?;
+    let binary = match &arguments.binary {
+        Some(binary) => binary,
+        None => context.ringfence()?,
+    };
+    let baseline = arguments.baseline.as_deref();
+    let other = if baseline.is_some() {
+        "baseline"
     } else {
-        (7, Duration::from_secs(3))
+        "tgt"
     };
-    let mut tgt = Tgt::new(&folder.join("tgt"), loopback_portals(1)?)?;
-    tgt.start()?;
-    let mut targets: Vec<(&str, Box<dyn Target>)> = vec![("tgt", Box::new(tgt))];
-    if !arguments.without_ringfence {
-        let mut ringfence = Ringfence::new(
-            context.ringfence()?,
-            &folder.join("ringfence"),
-            loopback_portals(1)?,
-        )?;
-        ringfence.start()?;
-        targets.push(("ringfence", Box::new(ringfence)));
-    }
-    let mut places = Vec::new();
-    for (_, target) in &mut targets {
-        let lun = target.create_volume(VOLUME, VOLUME_MIB, 512)?;
-        places.push(Place {
-            portal: target.portals()[0],
-            target: target.name().into(),
-            lun,
-            span_bytes: u64::from(VOLUME_MIB) << 20,
-        });
-    }
-    let canned = Place {
-        portal: responder::start()?,
-        target: responder::NAME.into(),
-        lun: 0,
-        span_bytes: u64::from(VOLUME_MIB) << 20,
-    };
-    for place in &places {
-        fill(place).context("filling the volumes")?;
-    }
+    let rounds = arguments
+        .rounds
+        .unwrap_or(if arguments.quick { 3 } else { 9 });
+    let seconds = arguments
+        .seconds
+        .unwrap_or(if arguments.quick { 0.5 } else { 2.0 });
+    ensure!(rounds > 0 && seconds > 0.0, "nothing to measure");
+    let length = Duration::from_secs_f64(seconds);
+    println!("{}", machine()?);
 
-    let mut report = machine()?;
-    throughput(
-        &mut report,
-        arguments,
-        rounds,
-        time,
-        &targets,
-        &places,
-        &canned,
-    )?;
-    perf(&mut report, arguments, rounds, &targets, &places)?;
-    fencing::report(&mut report, folder, &targets, &places, arguments.quick)?;
-    footprint::report(&mut report, &mut targets, &places, arguments.quick)?;
-    Ok(report)
-}
-
-/// Every block is written once, so that reads find data and not holes.
-fn fill(place: &Place) -> Result<()> {
-    let megabytes = place.span_bytes >> 20;
-    let writes = Workload {
-        depth: 4,
-        ..sequential("fill", true)
-    };
-    let mut written = 0.0;
-    while written < megabytes as f64 * 4.0 {
-        let second = Duration::from_secs(1);
-        written += load::run(place, writes, second)?;
+    // Not in the temporary folder, which may be memory: the files belong on a disk.
+    let place = context.target_folder()?;
+    std::fs::create_dir_all(&place)?;
+    let place = tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(place)?;
+    let mut rows = Vec::new();
+    let full = arguments.only.is_none() && !arguments.alone;
+    let mut memory_rows = Vec::new();
+    if full {
+        eprintln!("memory");
+        memory_rows = measure_memory(&place.path().join("memory"), binary, baseline)?;
     }
-    Ok(())
-}
-
-fn machine() -> Result<String> {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| {
-            rest.trim_start_matches([' ', '\t', ':'])
-        });
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let cores = std::thread::available_parallelism()?;
-    Ok(format!(
-        "Machine: {cores} processors ({model}), Linux {}.\n\n",
-        kernel.trim()
-    ))
-}
-
-#[allow(clippy::too_many_arguments, reason = "the parts of one measurement")]
-fn throughput(
-    report: &mut String,
-    arguments: &Arguments,
-    rounds: u32,
-    time: Duration,
-    targets: &[(&str, Box<dyn Target>)],
-    places: &[Place],
-    canned: &Place,
-) -> Result<()> {
-    writeln!(
-        report,
-        "| workload | tgt, 1/s | ringfence, 1/s | ratio | limit, 1/s | tgt, CPU µs each | ringfence, CPU µs each | ratio |"
-    )?;
-    writeln!(
-        report,
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )?;
-    for workload in WORKLOADS {
+    let folder = place.path().join("load");
+    let mut subjects = Subjects::start(&folder, binary, baseline, !arguments.alone, VOLUME_MIB)?;
+    fill(&subjects)?;
+    for workload in &WORKLOADS {
         if arguments
             .only
             .as_ref()
-            .is_some_and(|text| !workload.name.contains(text.as_str()))
+            .is_none_or(|text| workload.name.contains(text.as_str()))
         {
-            continue;
+            eprintln!("{}", workload.name);
+            rows.extend(measure_load(workload, &subjects, rounds, length)?);
         }
-        let mut rates = vec![Vec::new(); targets.len()];
-        let mut costs = vec![Vec::new(); targets.len()];
-        let mut limits = Vec::new();
-        for _ in 0..rounds {
-            for (index, (_, target)) in targets.iter().enumerate() {
-                let pid = target.pid().context("the target runs")?;
-                let before = process_usage::cpu_time(pid)?;
-                let rate = load::run(&places[index], *workload, time)?;
-                let used = process_usage::cpu_time(pid)?.saturating_sub(before);
-                rates[index].push(rate);
-                costs[index].push(used.as_secs_f64() * 1e6 / (rate * time.as_secs_f64()));
-            }
-            if !workload.write {
-                limits.push(load::run(canned, *workload, time)?);
-            }
-        }
-        let rates: Vec<Option<f64>> = (0..2)
-            .map(|index| rates.get(index).map(|all| median(all)))
-            .collect();
-        let costs: Vec<Option<f64>> = (0..2)
-            .map(|index| costs.get(index).map(|all| median(all)))
-            .collect();
-        let limit = (!limits.is_empty()).then(|| median(&limits));
-        writeln!(
-            report,
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            workload.name,
-            number(rates[0], 0),
-            number(rates[1], 0),
-            number(ratio(rates[1], rates[0]), 2),
-            number(limit, 0),
-            number(costs[0], 1),
-            number(costs[1], 1),
-            number(ratio(costs[1], costs[0]), 2),
-        )?;
     }
-    writeln!(report)?;
+    if full {
+        eprintln!("iscsi-perf");
+        for depth in ["1", "32"] {
+            rows.push(measure_iscsi_perf(depth, &subjects, rounds.min(3), length)?);
+        }
+        rows.append(&mut memory_rows);
+        eprintln!("PERSISTENT RESERVE OUT");
+        let rounds = if arguments.quick { 30 } else { 200 };
+        rows.extend(measure_reservations(&subjects, &folder, rounds)?);
+    }
+    subjects.stop()?;
+    println!("{}", table::render(&rows, other));
+    println!("{}", machine()?);
     Ok(())
 }
 
-/// The same reads with libiscsi's own client, so that the numbers do not hang on ours.
-fn perf(
-    report: &mut String,
-    arguments: &Arguments,
-    rounds: u32,
-    targets: &[(&str, Box<dyn Target>)],
-    places: &[Place],
-) -> Result<()> {
-    if arguments
-        .only
-        .as_ref()
-        .is_some_and(|text| !"iscsi-perf".contains(text.as_str()))
-    {
-        return Ok(());
-    }
-    let seconds = if arguments.quick { "1" } else { "3" };
-    writeln!(
-        report,
-        "| iscsi-perf, random 4 KiB reads | tgt, 1/s | ringfence, 1/s | ratio |"
-    )?;
-    writeln!(report, "| --- | ---: | ---: | ---: |")?;
-    for depth in ["1", "32"] {
-        let mut rates = vec![Vec::new(); targets.len()];
-        for _ in 0..rounds.min(3) {
-            for (index, (_, target)) in targets.iter().enumerate() {
-                let url = target.url(0, places[index].lun);
-                let mut perf = command(
-                    "iscsi-perf",
-                    ["-r", "-b", "8", "-m", depth, "-t", seconds, &url],
-                );
-                let text = finish(&mut perf, Duration::from_secs(60))?.text();
-                rates[index].push(
-                    last_average(&text).with_context(|| format!("iscsi-perf printed\n{text}"))?,
-                );
-            }
+/// A client that is not optimized would be what is measured.
+fn run_optimized() -> Result<()> {
+    let status = command(
+        &std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()),
+        [
+            "run",
+            "-q",
+            "--release",
+            "--locked",
+            "--package",
+            "xtask",
+            "--",
+        ],
+    )
+    .args(std::env::args_os().skip(1))
+    .status()?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+fn machine() -> Result<String> {
+    let read = |path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let load = read("/proc/loadavg")?;
+    let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");
+    Ok(format!(
+        "{} processors, Linux {}, load {load}",
+        std::thread::available_parallelism()?,
+        read("/proc/sys/kernel/osrelease")?.trim(),
+    ))
+}
+
+/// Writes every file once, so that none has holes and all are in the page cache.
+fn fill(subjects: &Subjects) -> Result<()> {
+    let pattern = Pattern {
+        write: true,
+        ..KIB_256
+    };
+    for subject in subjects.real() {
+        let mut session =
+            session::Session::login(subject.portal, &subject.name, subject.lun, 1, pattern)?;
+        session.start()?;
+        while session.completed() < pattern.span_bytes / u64::from(pattern.length_bytes) {
+            session.turn()?;
         }
-        let rates: Vec<Option<f64>> = (0..2)
-            .map(|index| rates.get(index).map(|all| median(all)))
-            .collect();
-        writeln!(
-            report,
-            "| depth {depth} | {} | {} | {} |",
-            number(rates[0], 0),
-            number(rates[1], 0),
-            number(ratio(rates[1], rates[0]), 2)
-        )?;
+        session.finish()?;
     }
-    writeln!(report)?;
+    rustix::fs::sync();
     Ok(())
+}
+
+fn measure_load(
+    workload: &Workload,
+    subjects: &Subjects,
+    rounds: u32,
+    length: Duration,
+) -> Result<Vec<Row>> {
+    let mut samples: [Vec<Sample>; 3] = Default::default();
+    for _ in 0..rounds {
+        for (samples, subject) in samples.iter_mut().zip(subjects.all()) {
+            // The canned responder has nowhere to put data.
+            let Some(subject) =
+                subject.filter(|s| !(workload.pattern.write && s.name.ends_with(":canned")))
+            else {
+                continue;
+            };
+            samples.push(
+                load::run(subject, workload.pattern, workload.sessions, length)
+                    .with_context(|| subject.name.clone())?,
+            );
+        }
+    }
+    let row = |measure: String, bar, value: fn(&Sample) -> f64| {
+        let [ours, theirs, limit] = [0, 1, 2].map(|i| samples[i].iter().map(value).collect());
+        Row {
+            measure,
+            ours,
+            theirs,
+            limit,
+            bar,
+        }
+    };
+    Ok(vec![
+        row(
+            format!("{}: per second", workload.name),
+            workload.bar,
+            |s| s.per_second,
+        ),
+        row(
+            "… target's CPU, µs each".into(),
+            Bar::RatioAtMost(0.5),
+            |s| s.cpu_us,
+        ),
+        row("… client's CPU, µs each".into(), Bar::None, |s| {
+            s.client_cpu_us
+        }),
+    ])
+}
+
+/// Random 4 KiB reads with libiscsi's own client, so that the figures do not hang on ours.
+fn measure_iscsi_perf(
+    depth: &str,
+    subjects: &Subjects,
+    rounds: u32,
+    length: Duration,
+) -> Result<Row> {
+    let seconds = length.as_secs().max(1);
+    let mut values = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (values, subject) in values.iter_mut().zip(subjects.real()) {
+            let url = format!(
+                "iscsi://{}/{}/{}",
+                subject.portal, subject.name, subject.lun
+            );
+            let mut perf = command("iscsi-perf", ["-r", "-b", "8", "-m", depth, "-t"]);
+            perf.args([&seconds.to_string(), &url]);
+            let text = finish(&mut perf, length + Duration::from_secs(60))?.text();
+            values
+                .push(last_average(&text).with_context(|| format!("iscsi-perf printed\n{text}"))?);
+        }
+    }
+    let [ours, theirs] = values;
+    Ok(Row {
+        measure: format!("iscsi-perf, random 4 KiB reads, depth {depth}: per second"),
+        ours,
+        theirs,
+        limit: Vec::new(),
+        bar: Bar::RatioAtLeast(if depth == "1" { 2.5 } else { 1.8 }),
+    })
 }
 
 /// The number after the last `iops average` that iscsi-perf printed.
@@ -301,33 +347,84 @@ fn last_average(text: &str) -> Option<f64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        odd if odd % 2 == 1 => sorted[odd / 2],
-        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+fn measure_memory(folder: &Path, binary: &Path, baseline: Option<&Path>) -> Result<Vec<Row>> {
+    let mut sessions = [Vec::new(), Vec::new()];
+    let mut volumes = [Vec::new(), Vec::new()];
+    let mut subjects = Subjects::start(folder, binary, baseline, true, 64)?;
+    for index in 0..2 {
+        let (subject, pid) = subjects.process(index)?;
+        sessions[index].push(memory::per_session_kib(&subject, pid, IDLE_SESSIONS)?);
+        // Freed memory that is used again would hide what volumes take.
+        subjects.restart(index)?;
+        let (_, pid) = subjects.process(index)?;
+        volumes[index].push(memory::per_volume_kib(pid, IDLE_VOLUMES, |volume| {
+            subjects.create_small_volume(index, volume)
+        })?);
     }
+    subjects.stop()?;
+    let row = |measure: &str, [ours, theirs]: [Vec<f64>; 2], bar| Row {
+        measure: measure.into(),
+        ours,
+        theirs,
+        limit: Vec::new(),
+        bar,
+    };
+    Ok(vec![
+        row("memory per idle session, KiB", sessions, Bar::AtMost(256.0)),
+        row("memory per volume, KiB", volumes, Bar::None),
+    ])
 }
 
-fn ratio(of: Option<f64>, to: Option<f64>) -> Option<f64> {
-    Some(of? / to?)
+fn measure_reservations(subjects: &Subjects, folder: &Path, rounds: u32) -> Result<Vec<Row>> {
+    let mut pairs = Vec::new();
+    let mut times: [[Vec<f64>; 4]; 2] = Default::default();
+    let mut plain = reservations::PlainPair::new(folder)?;
+    let mut duels = subjects
+        .real()
+        .map(reservations::Duel::start)
+        .collect::<Result<Vec<_>>>()?;
+    for _ in 0..rounds {
+        pairs.push(micros(plain.time()?));
+        for (times, duel) in times.iter_mut().zip(&mut duels) {
+            for (times, time) in times.iter_mut().zip(duel.round()?) {
+                times.push(micros(time));
+            }
+        }
+    }
+    for duel in duels {
+        duel.end()?;
+    }
+    let [ours, theirs] = times;
+    let mut rows = Vec::new();
+    for (index, (name, _)) in reservations::ACTIONS.into_iter().enumerate() {
+        // A change of registrations is two writes and flushes, pages then header; of the reservation alone, the header.
+        let needed = if matches!(name, "REGISTER" | "PREEMPT") {
+            2.0
+        } else {
+            1.0
+        };
+        rows.push(Row {
+            measure: format!("{name}, µs (limit: {needed} × write + fdatasync)"),
+            ours: ours[index].clone(),
+            theirs: theirs[index].clone(),
+            limit: pairs.iter().map(|pair| needed * pair).collect(),
+            bar: if name == "PREEMPT" {
+                Bar::TimesLimit(3.0)
+            } else {
+                Bar::None
+            },
+        });
+    }
+    Ok(rows)
 }
 
-fn number(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "–".into(), |value| format!("{value:.decimals$}"))
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-    }
 
     #[test]
     fn iscsi_perfs_last_average_counts() {

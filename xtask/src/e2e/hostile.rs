@@ -16,6 +16,7 @@ use crate::targets::Target;
 use crate::targets::loopback_portals;
 use crate::targets::ringfence::Ringfence;
 
+const HONEST: &str = "iqn.2026-11.com.example:honest";
 const HALF_OPEN: usize = 100;
 const MUTATED_STREAMS: usize = 400;
 /// Memory that the daemon may have more than before once everyone has gone.
@@ -72,6 +73,9 @@ pub fn run(context: &Context) -> Result<String> {
     target.start()?;
     let honest_lun = target.create_volume("honest", 16, 512)?;
     let lun = target.create_volume("attacked", 16, 512)?;
+    // The attacker is let in, but not to the honest volume.
+    target.cli_ok(&["grant", "honest", "*", "none"])?;
+    target.cli_ok(&["grant", "honest", HONEST, "rw"])?;
     let field = Field {
         portal: target.portals()[0],
         target: target.name().into(),
@@ -139,7 +143,7 @@ fn attack_all(field: &Field, target: &mut Ringfence) -> Result<()> {
 /// Writes, reads back and compares until told to stop; returns how often.
 fn honest_session(portal: SocketAddr, target: &str, lun: u16, stop: &AtomicBool) -> Result<u64> {
     let identity = Identity {
-        initiator: "iqn.2026-11.com.example:honest".into(),
+        initiator: HONEST.into(),
         isid: [0x80, 0, 0, 0, 0, 2],
     };
     let mut session = Session::login(portal, &identity, target)?;
@@ -402,9 +406,10 @@ fn misplaced_pdus(field: &Field) -> Result<Vec<TcpStream>> {
         session.stream.write_all(&pdu.bytes())?;
     }
     open.push(session.stream);
-    // Task management for tasks that never were, and a login in the middle of a session.
+    // Task management for tasks that never were, and a login in the middle of a session. The target resets (6 and 7)
+    // are left out: whoever is let in may end everybody's tasks with them, as SAM says.
     let mut session = field.session()?;
-    for function in 0..16 {
+    for function in (0..16).filter(|function| ![6, 7].contains(function)) {
         let pdu = Pdu::new(
             opcode::TASK_MANAGEMENT | 0x40,
             0x80 | function,

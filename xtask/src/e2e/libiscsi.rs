@@ -10,8 +10,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::context::Context;
 use crate::process::{command, finish, tail};
 use crate::targets::Target;
-use crate::targets::loopback_portals;
-use crate::targets::ringfence::Ringfence;
 
 const LIMIT: Duration = Duration::from_secs(600);
 const SIZE_MIB: u32 = 128;
@@ -35,13 +33,12 @@ struct Report {
 /// When a test fails, or skips without being in the list.
 pub fn run(context: &Context, block_size_bytes: u32) -> Result<String> {
     let folder = context.folder(&format!("libiscsi-{block_size_bytes}"))?;
-    let mut target = Ringfence::new(context.ringfence()?, &folder, loopback_portals(2)?)?;
-    target.start()?;
+    let mut target = context.start_target(&folder, 2)?;
     let lun = target.create_volume("suite", SIZE_MIB, block_size_bytes)?;
-    let report = run_suite(&target, lun, &folder);
+    let report = run_suite(target.as_ref(), lun, &folder);
     target.check_running()?;
     let report = report?;
-    let known = known_skips(&context.repository)?;
+    let known = known_skips(&context.repository, block_size_bytes)?;
     let grown: Vec<&String> = report
         .skipped
         .iter()
@@ -128,12 +125,14 @@ fn parse(text: &str) -> Result<Report> {
     Ok(report)
 }
 
-fn known_skips(repository: &Path) -> Result<BTreeSet<String>> {
+/// Lines that begin with a block size hold for that one only.
+fn known_skips(repository: &Path, block_size_bytes: u32) -> Result<BTreeSet<String>> {
+    let prefix = format!("{block_size_bytes}: ");
     let text = std::fs::read_to_string(repository.join("tests/libiscsi-skips.txt"))?;
     Ok(text
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .map(str::to_owned)
+        .map(|line| line.strip_prefix(&prefix).unwrap_or(line).to_owned())
         .collect())
 }
 

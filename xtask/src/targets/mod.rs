@@ -7,6 +7,15 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
+/// Which target a run uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TargetKind {
+    /// The one under test.
+    Ringfence,
+    /// Debian's tgt, to tell a fault of the harness from one of ringfence.
+    Tgt,
+}
+
 /// A running target with volumes.
 pub trait Target {
     /// Starts the daemon; returns when it answers.
@@ -20,6 +29,15 @@ pub trait Target {
     /// # Errors
     /// When it was not running.
     fn kill(&mut self) -> Result<()>;
+
+    /// Whether the daemon still runs.
+    ///
+    /// # Errors
+    /// When it does not, with the end of its log.
+    fn check_running(&mut self) -> Result<()>;
+
+    /// The last lines of the daemon's own output.
+    fn log_tail(&self) -> String;
 
     /// Process id of the running daemon.
     fn pid(&self) -> Option<u32>;

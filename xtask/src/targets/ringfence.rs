@@ -115,12 +115,6 @@ impl Ringfence {
         self.folder.join("state")
     }
 
-    /// The daemon's own output so far, its last lines.
-    pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default();
-        crate::process::tail(&text, 40)
-    }
-
     /// Ends the daemon with SIGTERM; returns its exit code.
     ///
     /// # Errors
@@ -128,17 +122,6 @@ impl Ringfence {
     pub fn terminate(&mut self) -> Result<i32> {
         let mut process = self.process.take().context("the daemon is not running")?;
         process.terminate(Duration::from_secs(20))
-    }
-
-    /// Whether the daemon still runs.
-    ///
-    /// # Errors
-    /// When it does not, with the end of its log.
-    pub fn check_running(&mut self) -> Result<()> {
-        self.process
-            .as_mut()
-            .context("the daemon was not started")?
-            .check_running()
     }
 
     fn state_binary(&self) -> String {
@@ -182,6 +165,18 @@ impl Target for Ringfence {
             .take()
             .context("the daemon is not running")?
             .kill()
+    }
+
+    fn check_running(&mut self) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("the daemon was not started")?
+            .check_running()
+    }
+
+    fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default();
+        crate::process::tail(&text, 40)
     }
 
     fn pid(&self) -> Option<u32> {

@@ -87,20 +87,24 @@ impl Target for Tgt {
             None => Command::new("tgtd"),
         };
         tgtd.args(["-f", "-C", &self.control_port]);
-        // tgtd takes one portal here; in a namespace of its own it may have all addresses.
-        let first = self.portals.first().context("tgtd needs a portal")?;
-        let portal = if self.portals.len() > 1 {
-            format!("portal=0.0.0.0:{}", first.port())
+        // One portal here, the others by tgtadm. In a namespace of its own it may have all addresses: tgtd does not
+        // take the same port twice.
+        let (first, others) = self.portals.split_first().context("tgtd needs a portal")?;
+        if self.namespace.is_some() {
+            tgtd.args(["--iscsi", &format!("portal=0.0.0.0:{}", first.port())]);
         } else {
-            format!("portal={first}")
-        };
-        tgtd.args(["--iscsi", &portal]);
+            tgtd.args(["--iscsi", &format!("portal={first}")]);
+        }
         tgtd.env("TGT_IPC_SOCKET", self.socket());
         let process = Background::start(&tgtd, &self.folder.join("tgtd.log"))?;
         wait_for("tgtd", Duration::from_secs(10), || {
             succeeds(&mut self.admin(&["--op", "show", "--mode", "sys"])).then_some(())
         })
         .with_context(|| process.log_tail())?;
+        for portal in others.iter().filter(|_| self.namespace.is_none()) {
+            let portal = format!("portal={portal}");
+            run(&mut self.admin(&["--op", "new", "--mode", "portal", "--param", &portal]))?;
+        }
         run(&mut self.admin(&[
             "--op",
             "new",
@@ -123,6 +127,20 @@ impl Target for Tgt {
 
     fn kill(&mut self) -> Result<()> {
         self.process.take().context("tgtd is not running")?.kill()
+    }
+
+    fn check_running(&mut self) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("tgtd was not started")?
+            .check_running()
+    }
+
+    fn log_tail(&self) -> String {
+        self.process
+            .as_ref()
+            .map(Background::log_tail)
+            .unwrap_or_default()
     }
 
     fn pid(&self) -> Option<u32> {

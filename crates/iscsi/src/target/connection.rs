@@ -57,6 +57,8 @@ pub struct Connection {
     pub(super) cid: u16,
     /// The target that was logged in to.
     pub(super) target_name: Option<String>,
+    /// Who the initiator of a refused login said it is.
+    refused_name: Option<String>,
     pub(super) framer: Framer,
     pub(super) incoming: Incoming,
     pub(super) out: Output,
@@ -95,6 +97,7 @@ impl Connection {
             parameters: SessionParameters::default(),
             cid: 0,
             target_name: None,
+            refused_name: None,
             framer: Framer::new(Limits {
                 data_bytes: DEFAULT_DATA_SEGMENT_BYTES,
                 ahs_bytes: 0,
@@ -191,6 +194,11 @@ impl Connection {
         }
     }
 
+    /// The InitiatorName of a login that this connection refused by itself, if it came so far; not proved.
+    pub fn refused_name(&self) -> Option<&str> {
+        self.refused_name.as_deref()
+    }
+
     /// True once the connection is over.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
@@ -243,6 +251,7 @@ impl Connection {
                 Ok(())
             }
             Err(status) => {
+                self.refused_name = login.initiator_name().map(str::to_owned);
                 self.refuse_login(&pdu, status);
                 Err(Fatal::LoginRefused)
             }

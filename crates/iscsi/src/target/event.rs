@@ -21,7 +21,8 @@ pub enum Event {
     CommandData {
         /// The task.
         itt: u32,
-        /// The data, contiguous, its address a multiple of 4096; its length is what was accepted.
+        /// The data, contiguous, its address a multiple of 4096 (unless it is empty); its length is what was accepted
+        /// or what the initiator has, whichever is less.
         data: BytesMut,
     },
     /// The connection has ended this task by itself and has answered it (digest error, wrong data sequence); the
@@ -67,6 +68,8 @@ pub struct LoginRequest {
     pub target_name: Option<String>,
     /// The CHAP name that the initiator has proved to be; `None` when it was let in without CHAP.
     pub chap_name: Option<String>,
+    /// The initiator asked the target to prove itself too, and it did (mutual CHAP, RFC 7143 12.1.3).
+    pub mutual_chap: bool,
 }
 
 /// Task attributes (RFC 7143 11.3.1).

@@ -83,6 +83,12 @@ impl Login {
         }
     }
 
+    /// Who the initiator says it is.
+    pub fn initiator_name(&self) -> Option<&str> {
+        let identity = self.identity.as_ref()?;
+        Some(&identity.initiator_name)
+    }
+
     /// What was agreed; complete when the login is.
     pub fn parameters(&self) -> &SessionParameters {
         &self.negotiation.parameters
@@ -105,6 +111,7 @@ impl Login {
             session_type: self.negotiation.parameters.session_type,
             target_name: identity.target_name.clone(),
             chap_name: self.security.chap_name().map(str::to_owned),
+            mutual_chap: self.security.is_mutual(),
         })
     }
 

@@ -132,6 +132,30 @@ impl std::fmt::Debug for LoginStatus {
     }
 }
 
+impl std::fmt::Display for LoginStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = match *self {
+            Self::INITIATOR_ERROR => "initiator error",
+            Self::AUTHENTICATION_FAILURE => "authentication failure",
+            Self::AUTHORIZATION_FAILURE => "authorization failure",
+            Self::TARGET_NOT_FOUND => "no such target",
+            Self::TARGET_REMOVED => "target removed",
+            Self::UNSUPPORTED_VERSION => "unsupported version",
+            Self::TOO_MANY_CONNECTIONS => "too many connections",
+            Self::MISSING_PARAMETER => "missing parameter",
+            Self::CANNOT_INCLUDE_IN_SESSION => "cannot include in session",
+            Self::SESSION_TYPE_NOT_SUPPORTED => "session type not supported",
+            Self::SESSION_DOES_NOT_EXIST => "session does not exist",
+            Self::INVALID_DURING_LOGIN => "invalid request during login",
+            Self::TARGET_ERROR => "target error",
+            Self::SERVICE_UNAVAILABLE => "service unavailable",
+            Self::OUT_OF_RESOURCES => "out of resources",
+            _ => "login status",
+        };
+        write!(f, "{words} ({:02x}{:02x}h)", self.class, self.detail)
+    }
+}
+
 /// A target as SendTargets reports it (RFC 7143 Appendix C).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoveredTarget {

@@ -24,6 +24,7 @@ enum State {
 pub(super) struct Security {
     state: State,
     challenge_seed: [u8; 32],
+    mutual: bool,
 }
 
 /// The keys of this stage (RFC 7143 12, 13), none of which is an operational key.
@@ -51,7 +52,13 @@ impl Security {
         Self {
             state: State::Start,
             challenge_seed,
+            mutual: false,
         }
+    }
+
+    /// Whether the target has proved itself too (mutual CHAP).
+    pub fn is_mutual(&self) -> bool {
+        self.mutual
     }
 
     /// The CHAP name that was proved.
@@ -110,6 +117,7 @@ impl Security {
                 let chap = chap.ok_or(LoginStatus::TARGET_ERROR)?;
                 let name = verify(pairs, chap, *algorithm, challenge, initiator_name, answers)?;
                 self.state = State::Done(Some(name));
+                self.mutual = find(pairs, "CHAP_C").is_some();
                 Ok(())
             }
             State::Done(_) => match KEYS.iter().find_map(|key| find(pairs, key)) {

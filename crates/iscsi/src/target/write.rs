@@ -9,7 +9,7 @@ use super::event::Event;
 use super::receive::Incoming;
 use super::response::{ScsiResponse, UnknownTask};
 use super::task::{DataFault, OutstandingR2t, Stage, Task};
-use crate::buffer::append_aligned;
+use crate::buffer::{append_aligned, reserve_aligned};
 use crate::pdu::{self, DataOut, RejectReason};
 
 impl Connection {
@@ -190,7 +190,7 @@ impl Connection {
             self.waiting.pop_front();
             if let Some(task) = self.tasks.get_mut(&itt) {
                 task.stage = Stage::Gathering;
-                append_aligned(&mut task.buffer, &[], task.goal as usize);
+                reserve_aligned(&mut task.buffer, task.goal as usize);
             }
             self.charge(itt);
             self.send_r2ts(itt);

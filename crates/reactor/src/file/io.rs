@@ -214,19 +214,21 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Puts what it can into the page cache, without waiting; the number of bytes.
+/// Puts what it can into the page cache, without waiting if that can be had; the number of bytes.
 fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
-    if !device.nowait_write.load(Ordering::Relaxed) {
-        return 0;
-    }
-    let slices = &[IoSlice::new(data)];
-    match pwritev2(&*device.fd, slices, offset_bytes, ReadWriteFlags::NOWAIT) {
-        Ok(count) => count,
-        Err(error) => {
+    let written = if device.nowait_write.load(Ordering::Relaxed) {
+        let slices = &[IoSlice::new(data)];
+        let written = pwritev2(&*device.fd, slices, offset_bytes, ReadWriteFlags::NOWAIT);
+        if let Err(error) = written {
             note_refusal(&device.nowait_write, error);
-            0
         }
-    }
+        Some(written)
+    } else {
+        let write = || pwrite(&*device.fd, data, offset_bytes);
+        device.inline_writes.run(offset_bytes, data.len(), write)
+    };
+    // What failed is tried again by the other way, which reports the error.
+    written.and_then(Result::ok).unwrap_or(0)
 }
 
 async fn write_in_pool(

@@ -1,6 +1,7 @@
 //! Regular files and block devices as [`BlockDevice`]s.
 
 mod flush;
+mod inline;
 mod io;
 mod open;
 mod zero;
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use volume::block_device::{Allocation, BlockDevice};
 
 use flush::GroupFlush;
+use inline::InlineWrites;
 
 /// How a device's data travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +90,7 @@ pub struct FileDevice {
     /// The file system can say "not in the cache" instead of waiting.
     nowait_read: AtomicBool,
     nowait_write: AtomicBool,
+    inline_writes: InlineWrites,
     /// Ways of zeroing that the file system refused; not tried again.
     no_punch: AtomicBool,
     no_zero_range: AtomicBool,

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use volume::block_device::IO_ALIGNMENT_BYTES;
 
-use super::{Caching, FileDevice, GroupFlush, Kind, OpenError, OpenOptions};
+use super::{Caching, FileDevice, GroupFlush, InlineWrites, Kind, OpenError, OpenOptions};
 
 pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, OpenError> {
     let failed = |error: Errno| OpenError::Io {
@@ -69,6 +69,7 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         memory_alignment_bytes,
         nowait_read: AtomicBool::new(options.caching == Caching::PageCache),
         nowait_write: AtomicBool::new(options.caching == Caching::PageCache),
+        inline_writes: InlineWrites::default(),
         no_punch: AtomicBool::new(false),
         no_zero_range: AtomicBool::new(false),
         flush: GroupFlush::default(),

@@ -1,5 +1,6 @@
 //! The command line: what it accepts, and how results and failures are shown.
 
+pub mod demo;
 pub mod device;
 pub mod events;
 pub mod grant;
@@ -98,6 +99,8 @@ pub enum Command {
     Session(session::SessionCommand),
     /// The audit trail: who registered, reserved, preempted, was fenced, and by whom
     Events(events::EventsArgs),
+    /// See it work: three initiators, a split, a fence, a crash, in under 20 seconds
+    Demo(demo::DemoArgs),
 }
 
 /// What every command needs.
@@ -170,5 +173,6 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys(args) => keys::run(&context, args),
         Command::Session(command) => session::run(&context, command),
         Command::Events(args) => events::run(&context, &args),
+        Command::Demo(args) => demo::run(&context, &args),
     }
 }

@@ -1,6 +1,7 @@
 //! `ringfence serve`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -8,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::Context;
 use crate::failure::Failure;
 use crate::names::iscsi_name;
+use crate::size::parse_size_not_zero;
 
 /// The port of a portal that names none (RFC 7143, IANA).
 pub const DEFAULT_PORT: u16 = 3260;
@@ -46,6 +48,9 @@ pub struct ServeArgs {
     /// Ping an idle initiator after this many seconds, and end its session when it does not answer (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     pub nop_interval: u32,
+    /// Limit SANITIZE to this many bytes per second, so that it leaves the devices to others [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    pub sanitize_rate: Option<NonZeroU64>,
     /// End when the parent process ends: for the demo and for tests
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -64,6 +69,12 @@ pub enum IoEngine {
     IoUring,
     /// epoll and a pool of threads
     Epoll,
+}
+
+/// Parses bytes per second.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = parse_size_not_zero(text)?;
+    NonZeroU64::new(bytes).ok_or_else(|| "a rate must be more than zero".to_owned())
 }
 
 /// Parses a portal address.

@@ -5,6 +5,7 @@ mod chap;
 mod device_list;
 mod notify;
 mod operations;
+mod patience;
 mod pool;
 mod portals;
 mod refusals;
@@ -100,7 +101,7 @@ fn serve(
         TargetConfig {
             name: target_name.clone(),
             ports: portals.iter().map(|portal| portal.target_port).collect(),
-            sanitize_bytes_per_second: None,
+            sanitize_bytes_per_second: args.sanitize_rate,
         },
         Arc::new(runtime::Reactors),
         Arc::clone(&audit) as Arc<dyn target::EventSink>,

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use reactor::{Caching, FileDevice, Handle, OpenError, OpenOptions};
 use uuid::Uuid;
 use volume::{DeviceSource, Pool, PoolError};
 
 use super::device_list::{DeviceList, Entry};
+use super::patience;
 use crate::events::What;
 use crate::events::writer::EventLog;
 use crate::failure::Failure;
@@ -65,8 +67,9 @@ pub fn open_pool(
     let boot_id = boot_id()?;
     let mut opened = Vec::new();
     let mut missing = Vec::new();
+    let deadline = Instant::now() + patience::PATIENCE;
     for entry in list.entries() {
-        match open_device(&entry.path, entry.direct) {
+        match patience::until(deadline, || open_device(&entry.path, entry.direct)) {
             Ok(device) => opened.push(Opened {
                 entry: entry.clone(),
                 device: Arc::new(device),
@@ -100,7 +103,13 @@ pub fn open_pool(
         Err(error) if unsettled => {
             // A crash while a device joined or left: its label may be half there, or gone.
             tracing::warn!(%error, "opening the pool without the devices that were joining or leaving it");
-            let pool = assemble(&opened, boot_id, control, |device| !device.entry.unsettled)?
+            let settled = |entry: &Entry| !entry.unsettled;
+            let expected = list.entries().iter().any(settled);
+            if expected && !opened.iter().any(|device| settled(&device.entry)) {
+                // There is a pool, and none of its devices is here: an empty one would be a lie.
+                return Err(cannot_open(&error));
+            }
+            let pool = assemble(&opened, boot_id, control, |device| settled(&device.entry))?
                 .map_err(|error| cannot_open(&error))?;
             settle(list, &opened, control, pool)
         }

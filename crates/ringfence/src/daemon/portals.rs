@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use async_lock::OnceCell;
 use reactor::{FileDevice, Handle, TcpListener};
 
+use super::patience;
 use crate::cli::serve::DEFAULT_PORT;
 use crate::failure::Failure;
 use crate::iscsi::{PortalInfo, Service};
@@ -32,41 +34,52 @@ pub fn bind(
         infos: Vec::new(),
         service: Arc::default(),
     };
+    let deadline = Instant::now() + patience::PATIENCE;
     for (target_port, address) in (1_u16..).zip(wanted.iter().copied()) {
-        let (bound, result) = mpsc::sync_channel(1);
-        let service = Arc::clone(&portals.service);
-        let reactors = reactors.to_vec();
-        let index = portals.infos.len();
-        // The task lives as long as its reactor.
-        drop(control.spawn(move || async move {
-            let listener = match TcpListener::bind(address) {
-                Ok(listener) => {
-                    // The other end waits for it.
-                    let _ = bound.send(Ok(listener.local_addr()));
-                    listener
-                }
-                Err(error) => {
-                    let _ = bound.send(Err(error));
-                    return;
-                }
-            };
-            let service = Arc::clone(service.wait().await);
-            service.run_portal(listener, index, reactors).await;
-        }));
-        let address = result
-            .recv()
-            .map_err(|_| {
-                Failure::failed(format!(
-                    "the portal {address} cannot be opened: the reactor ended"
-                ))
-            })?
-            .map_err(|error| cannot_bind(address, &error))?;
+        let address = patience::until(deadline, || {
+            let service = Arc::clone(&portals.service);
+            let index = portals.infos.len();
+            listen(address, index, service, control, reactors.to_vec())
+        })?;
         portals.infos.push(PortalInfo {
             address,
             target_port,
         });
     }
     Ok(portals)
+}
+
+/// Starts the task of one portal on `control`; gives the address that it is bound to.
+fn listen(
+    address: SocketAddr,
+    index: usize,
+    service: Arc<OnceCell<Arc<Service<FileDevice>>>>,
+    control: &Handle,
+    reactors: Vec<Handle>,
+) -> Result<SocketAddr, Failure> {
+    let (bound, result) = mpsc::sync_channel(1);
+    // The task lives as long as its reactor.
+    drop(control.spawn(move || async move {
+        let listener = match TcpListener::bind(address) {
+            Ok(listener) => listener,
+            Err(error) => {
+                // The other end waits for it.
+                let _ = bound.send(Err(error));
+                return;
+            }
+        };
+        let _ = bound.send(Ok(listener.local_addr()));
+        let service = Arc::clone(service.wait().await);
+        service.run_portal(listener, index, reactors).await;
+    }));
+    result
+        .recv()
+        .map_err(|_| {
+            Failure::failed(format!(
+                "the portal {address} cannot be opened: the reactor ended"
+            ))
+        })?
+        .map_err(|error| cannot_bind(address, &error))
 }
 
 impl Portals {

@@ -88,6 +88,8 @@ struct Connection<D: BlockDevice> {
     stream: TcpStream,
     machine: RefCell<Machine>,
     session: RefCell<Option<Rc<Session<D>>>>,
+    /// The login was refused by the service, which has recorded it.
+    turned_away: Cell<bool>,
     /// Commands whose data has not come yet, by ITT.
     waiting: RefCell<HashMap<u32, Task<D>>>,
     /// Commands that run and have not ended at once, by ITT. The number tells two users of one ITT apart.
@@ -134,6 +136,7 @@ pub(super) async fn serve<D: BlockDevice>(
         stream,
         machine: RefCell::new(machine),
         session: RefCell::new(None),
+        turned_away: Cell::new(false),
         waiting: RefCell::default(),
         running: RefCell::default(),
         next_serial: Cell::new(0),
@@ -296,13 +299,32 @@ impl<D: BlockDevice> Connection<D> {
                     self.end_session(DetachReason::Logout, "logged out").await;
                     self.machine.borrow_mut().respond_logout();
                 }
-                Some(Event::Closed(reason)) => return Some(reason.into()),
+                Some(Event::Closed(reason)) => {
+                    self.login_refused(&reason);
+                    return Some(reason.into());
+                }
             }
         }
     }
 
     fn outgoing_bytes(&self) -> usize {
         self.reading_bytes.get() + self.machine.borrow().transmit_pending_bytes()
+    }
+
+    /// Records a login that the protocol machine refused by itself; [`login`](Self::login) records the others.
+    fn login_refused(&self, reason: &CloseReason) {
+        let machine = self.machine.borrow();
+        match reason {
+            CloseReason::LoginRefused(status) if !self.turned_away.get() => {
+                self.service.observer.login_refused(
+                    machine.refused_name(),
+                    self.stream.peer_addr(),
+                    self.portal.address,
+                    &status.to_string(),
+                );
+            }
+            _ => {}
+        }
     }
 
     async fn login(&self, request: &::iscsi::target::LoginRequest) {
@@ -318,6 +340,7 @@ impl<D: BlockDevice> Connection<D> {
                 self.watched.call();
             }
             Err(refused) => {
+                self.turned_away.set(true);
                 self.service.observer.login_refused(
                     Some(&request.initiator_name),
                     peer,

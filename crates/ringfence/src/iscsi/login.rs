@@ -89,7 +89,7 @@ pub(super) async fn admit<D: BlockDevice>(
         peer,
         auth: match &request.chap_name {
             None => "none",
-            Some(_) if service.mutual_chap => "mutual-chap",
+            Some(_) if request.mutual_chap => "mutual-chap",
             Some(_) => "chap",
         },
         since: Timestamp::now(),

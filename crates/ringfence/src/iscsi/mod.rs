@@ -78,7 +78,6 @@ pub struct Service<D: BlockDevice> {
     portals: Vec<PortalInfo>,
     /// The protocol settings of each portal.
     configs: Vec<Arc<Config>>,
-    mutual_chap: bool,
     observer: Arc<dyn SessionObserver>,
     registry: Registry,
     connections: AtomicUsize,
@@ -89,7 +88,6 @@ pub struct Service<D: BlockDevice> {
 impl<D: BlockDevice> Service<D> {
     /// A service that nobody is connected to yet.
     pub fn new(config: ServiceConfig<D>) -> Arc<Self> {
-        let mutual_chap = config.chap.as_ref().is_some_and(|c| c.target.is_some());
         let configs = config
             .portals
             .iter()
@@ -107,7 +105,6 @@ impl<D: BlockDevice> Service<D> {
             target: config.target,
             portals: config.portals,
             configs,
-            mutual_chap,
             observer: config.observer,
             registry: Registry::default(),
             connections: AtomicUsize::new(0),

@@ -1,6 +1,6 @@
 //! The pool's configuration: records, and how they are kept in the pages of a page store.
 
-mod envelope;
+pub mod envelope;
 mod record;
 mod store;
 

@@ -6,22 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::targets::Target;
 use crate::targets::ringfence::Ringfence;
 use crate::targets::tgt::Tgt;
+use crate::targets::{Target, TargetKind};
 use crate::vm::accelerator::{self, Accelerator};
 use crate::vm::guest::Guest;
 use crate::vm::image::Image;
 use crate::vm::network::Network;
-
-/// Which target the guests are given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum TargetKind {
-    /// The one under test.
-    Ringfence,
-    /// Debian's tgt, to tell a fault of the harness from one of ringfence.
-    Tgt,
-}
 
 /// The guests, the target and what lies between. The fields are dropped in this order: processes before the network.
 pub struct Lab {
@@ -86,7 +77,7 @@ impl Lab {
     ///
     /// # Errors
     /// When one of them does not come up.
-    pub fn start(context: &Context, kind: TargetKind) -> Result<Self> {
+    pub fn start(context: &Context) -> Result<Self> {
         let image = Image::obtain(&context.repository)?;
         let folder = context.folder("guests")?;
         let accelerator = accelerator::choose(&image, &folder);
@@ -94,7 +85,7 @@ impl Lab {
         let start = |number| Guest::start(&image, accelerator, &network, number, &folder);
         let mut guests = [start(1)?, start(2)?];
         let target_folder = folder.join("target");
-        let binary = match kind {
+        let binary = match context.target_kind {
             TargetKind::Ringfence => Some(context.ringfence()?.to_owned()),
             TargetKind::Tgt => None,
         };
@@ -206,7 +197,7 @@ impl Lab {
         let target = self
             .target
             .ringfence()
-            .map(Ringfence::log_tail)
+            .map(Target::log_tail)
             .unwrap_or_default();
         let consoles = self
             .guests

@@ -14,7 +14,6 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use lab::Lab;
-pub use lab::TargetKind;
 
 use crate::context::Context;
 
@@ -65,9 +64,9 @@ const SCENARIOS: &[Scenario] = &[
 ///
 /// # Errors
 /// When one fails; the others are run all the same.
-pub fn run(context: &Context, kind: TargetKind, only: &[String]) -> Result<String> {
+pub fn run(context: &Context, only: &[String]) -> Result<String> {
     let start = Instant::now();
-    let mut lab = Lab::start(context, kind)?;
+    let mut lab = Lab::start(context)?;
     println!(
         "       guests up with {} after {:.0} s",
         lab.accelerator(),

@@ -80,7 +80,7 @@ fn lose_a_path(lab: &mut Lab, map: &str) -> Result<()> {
     guest.ok("for s in /sys/class/iscsi_session/*; do echo 3 > $s/recovery_tmo; done")?;
     guest.ok(&format!(
         "(fio --name=job --filename={map} --size=8m --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --direct=1 \
-         --ioengine=libaio --iodepth=4 --thread --rate_iops=50; echo exit $?) >/tmp/fio.log 2>&1 &"
+         --ioengine=libaio --iodepth=4 --thread --rate_iops=100; echo exit $?) >/tmp/fio.log 2>&1 &"
     ))?;
     guest.ok("sleep 2")?;
     lab.network.set_link(1, 0, false)?;
