@@ -1,9 +1,10 @@
 //! Exclusion on ranges of logical blocks for COMPARE AND WRITE, ORWRITE and WRITE ATOMIC.
 //!
 //! The lock is *biased* towards its absence: until such a command has been seen, ordinary I/O only loads one word.
-//! The first one turns the lock on, waits until all I/O that had not seen it on has ended (the caller drains the
-//! gates), and from then on every transfer registers its range here. After [`IDLE_SHARED`] ordinary transfers in a
-//! row with no exclusive one the lock turns itself off again.
+//! The first one turns the lock on, so that every new transfer registers its range here, waits until all I/O that had
+//! not seen it on has ended (the caller drains the gates), and arms the lock: only then are exclusive ranges granted,
+//! to others that come meanwhile too. After [`IDLE_SHARED`] ordinary transfers in a row with no exclusive one the lock
+//! turns itself off again.
 //!
 //! Ordinary transfers share with each other. Ranges are granted in order of arrival, so none starves.
 
@@ -35,6 +36,8 @@ struct Table {
     entries: Vec<Entry>,
     next_id: u64,
     shared_since_exclusive: u32,
+    /// Every transfer in flight is registered: exclusive ranges may be granted. Only true while the lock is on.
+    armed: bool,
 }
 
 impl Table {
@@ -62,11 +65,22 @@ impl RangeLock {
         self.on.load(SeqCst)
     }
 
-    /// Turns the lock on. The caller then drains every gate of the logical unit before the first exclusive
-    /// acquisition.
+    /// May exclusive ranges be asked for?
+    pub fn is_armed(&self) -> bool {
+        self.table.lock().armed
+    }
+
+    /// Turns the lock on: ordinary transfers register from now on. The caller then drains every gate of the logical
+    /// unit and calls [`RangeLock::arm`].
     pub fn turn_on(&self) {
-        self.table.lock().shared_since_exclusive = 0;
         self.on.store(true, SeqCst);
+    }
+
+    /// All transfers that had not seen the lock on have ended: exclusive ranges are granted from now on.
+    pub fn arm(&self) {
+        let mut table = self.table.lock();
+        table.shared_since_exclusive = 0;
+        table.armed = true;
     }
 
     /// Registers an ordinary transfer of `length` blocks at `start`, and waits until no earlier exclusive range
@@ -78,10 +92,12 @@ impl RangeLock {
         let guard = {
             let mut table = self.table.lock();
             table.shared_since_exclusive = table.shared_since_exclusive.saturating_add(1);
-            if table.shared_since_exclusive > IDLE_SHARED
+            if table.armed
+                && table.shared_since_exclusive > IDLE_SHARED
                 && !table.entries.iter().any(|e| e.exclusive)
             {
-                // An exclusive range looks at `on` under this mutex, so none can slip in.
+                // An exclusive range looks at `armed` under this mutex, so none can slip in.
+                table.armed = false;
                 self.on.store(false, SeqCst);
             }
             self.insert(&mut table, start, length, false)
@@ -90,12 +106,12 @@ impl RangeLock {
         Some(guard)
     }
 
-    /// Registers an exclusive range and waits until it is alone. `None` when the lock is (again) off: the caller
-    /// turns it on, drains, and tries again.
+    /// Registers an exclusive range and waits until it is alone. `None` when the lock is off (again), or not armed
+    /// yet: the caller turns it on, drains, arms it, and tries again.
     pub async fn exclusive(&self, start: u64, length: u64) -> Option<RangeGuard<'_>> {
         let guard = {
             let mut table = self.table.lock();
-            if !self.is_on() {
+            if !table.armed {
                 return None;
             }
             table.shared_since_exclusive = 0;
@@ -167,6 +183,8 @@ mod tests {
             assert!(lock.shared(0, 8).await.is_none());
             assert!(lock.exclusive(0, 8).await.is_none());
             lock.turn_on();
+            assert!(lock.exclusive(0, 8).await.is_none(), "not armed");
+            lock.arm();
             assert!(lock.exclusive(0, 8).await.is_some());
         });
     }
@@ -176,6 +194,7 @@ mod tests {
         block_on(async {
             let lock = RangeLock::default();
             lock.turn_on();
+            lock.arm();
             let held = lock.exclusive(8, 8).await.unwrap();
             let _before = lock.shared(0, 8).await.unwrap();
             let _after = lock.exclusive(16, 8).await.unwrap();
@@ -191,6 +210,7 @@ mod tests {
         block_on(async {
             let lock = RangeLock::default();
             lock.turn_on();
+            lock.arm();
             let a = lock.shared(0, 8).await.unwrap();
             let b = lock.shared(4, 8).await.unwrap();
             let mut exclusive = pin!(lock.exclusive(6, 1));
@@ -212,6 +232,7 @@ mod tests {
         block_on(async {
             let lock = RangeLock::default();
             lock.turn_on();
+            lock.arm();
             drop(lock.exclusive(0, 1).await);
             for _ in 0..=IDLE_SHARED {
                 assert!(lock.is_on());
@@ -226,6 +247,7 @@ mod tests {
         block_on(async {
             let lock = RangeLock::default();
             lock.turn_on();
+            lock.arm();
             let held = lock.shared(0, 8).await;
             {
                 let mut waiter = pin!(lock.exclusive(0, 8));

@@ -20,12 +20,13 @@ async fn exclude<D: BlockDevice>(
 ) -> Result<(Admitted<'_, D>, RangeGuard<'_>), Failure> {
     let unit = &task.attached().unit;
     loop {
-        if !unit.ranges.is_on() {
+        if !unit.ranges.is_armed() {
             // Not counted in flight here: the drain below would wait for this task.
             let _change = unit.change.lock().await;
-            if !unit.ranges.is_on() {
+            if !unit.ranges.is_armed() {
                 unit.ranges.turn_on();
                 unit.drain_all().await;
+                unit.ranges.arm();
             }
         }
         let admitted = task.admit()?;

@@ -5,6 +5,7 @@ mod attentions;
 mod blocks;
 mod copying;
 mod device;
+mod exclusion;
 mod fence;
 mod identity;
 mod queued;
