@@ -182,8 +182,6 @@ async fn copy_segment<D: BlockDevice>(
     );
     let reader = Admitted::enter(task, source, CommandId::Read16).map_err(third_party)?;
     let writer = Admitted::enter(task, destination, CommandId::Write16).map_err(third_party)?;
-    let _source_range = reader.share(from.lba, from.blocks).await;
-    let _destination_range = writer.share(to.lba, to.blocks).await;
     // Where the destination overlaps the end of the source, the copy goes backwards.
     let backwards = Arc::ptr_eq(&source.unit, &destination.unit) && to.lba > from.lba;
     let mut done = 0;
@@ -200,10 +198,18 @@ async fn copy_segment<D: BlockDevice>(
         };
         let buffer = aligned_buffer(length as usize);
         let source_lba = from.lba + (at >> source.unit.block_shift);
-        let data = read_into(&reader, source_lba, buffer)
-            .await
-            .map_err(third_party)?;
+        // One range at a time: to hold one while waiting for another would let two such commands, or this one and an
+        // exclusive one, wait for each other.
+        let data = {
+            let blocks = length >> source.unit.block_shift;
+            let _range = reader.share(source_lba, blocks).await;
+            read_into(&reader, source_lba, buffer).await
+        };
+        let data = data.map_err(third_party)?;
         let destination_lba = to.lba + (at >> destination.unit.block_shift);
+        let _range = writer
+            .share(destination_lba, length >> destination.unit.block_shift)
+            .await;
         write_from(&writer, destination_lba, data.freeze())
             .await
             .map_err(third_party)?;
@@ -215,7 +221,6 @@ async fn copy_segment<D: BlockDevice>(
 /// One end of a segment.
 struct Side {
     lba: u64,
-    blocks: u64,
 }
 
 impl Side {
@@ -226,7 +231,7 @@ impl Side {
         }
         let blocks = bytes >> unit.block_shift;
         match lba.checked_add(blocks) {
-            Some(end) if end <= unit.capacity_blocks() => Ok(Self { lba, blocks }),
+            Some(end) if end <= unit.capacity_blocks() => Ok(Self { lba }),
             _ => Err(Sense::copy_aborted(AdditionalSense::NONE).into()),
         }
     }

@@ -21,7 +21,7 @@ fn cscd(world: &World, lun: u16) -> Cscd {
     }
 }
 
-fn list(world: &World, luns: &[u16], segments: &[(u16, u64, u16, u64, u16)]) -> Vec<u8> {
+pub fn list(world: &World, luns: &[u16], segments: &[(u16, u64, u16, u64, u16)]) -> Vec<u8> {
     let segments = segments.iter().map(
         |&(source, source_lba, destination, destination_lba, length_blocks)| Segment {
             cat: false,
@@ -45,7 +45,7 @@ fn list(world: &World, luns: &[u16], segments: &[(u16, u64, u16, u64, u16)]) -> 
     .encode()
 }
 
-fn copy(list: &[u8]) -> Cdb {
+pub fn copy(list: &[u8]) -> Cdb {
     Cdb::ExtendedCopy(ExtendedCopy {
         parameter_list_length: list.len() as u32,
     })

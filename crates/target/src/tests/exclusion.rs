@@ -5,6 +5,7 @@ use std::pin::pin;
 use futures_lite::future::zip;
 use scsi::cdb::CompareAndWrite;
 
+use super::copying::{copy, list};
 use super::*;
 
 fn compare_and_write(lba: u64) -> Cdb {
@@ -48,5 +49,41 @@ fn the_second_exclusive_command_waits_for_io_that_the_first_still_waits_for() {
         let block = a.good(read(0, 1), &[]).await;
         assert_eq!(block[0], if miscompare { 0xaa } else { 0xbb });
         assert!(miscompare, "the plain write was first");
+    });
+}
+
+#[test]
+fn a_copy_and_an_exclusive_command_over_both_its_ranges_do_not_wait_for_each_other() {
+    run(async {
+        let world = World::new().await;
+        let (a, b) = (world.initiator("a").await, world.initiator("b").await);
+        let c = world.initiator("c").await;
+        a.good(compare_and_write(100), &swap(1)).await;
+        // An exclusive command on the first block of the source hangs in the device.
+        world.device.writes.close();
+        let mut held = pin!(a.send(Cdb::OrWrite16(transfer(0, 1)), &[1; 512]));
+        assert!(stuck(held.as_mut()).await);
+        world.device.writes.hold_those_waiting();
+        // The copy waits for its source; the other exclusive command, over source and destination, behind it.
+        let list = list(&world, &[0], &[(0, 0, 0, 8, 8)]);
+        let mut copying = pin!(b.send(copy(&list), &list));
+        assert!(stuck(copying.as_mut()).await);
+        let ones = [2; 16 * 512];
+        let mut over = pin!(c.send(Cdb::OrWrite16(transfer(0, 16)), &ones));
+        assert!(stuck(over.as_mut()).await);
+        world.device.writes.open();
+        let mut all = pin!(async {
+            let (held, (copying, over)) = zip(held, zip(copying, over)).await;
+            [held.status, copying.status, over.status]
+        });
+        let mut ended = None;
+        for _ in 0..1000 {
+            ended = poll_once(all.as_mut()).await;
+            if ended.is_some() {
+                break;
+            }
+            yield_now().await;
+        }
+        assert_eq!(ended, Some([Status::Good; 3]), "they wait for each other");
     });
 }
