@@ -69,8 +69,8 @@ fn a_crash_in_any_operation_leaves_the_pool_before_or_after_it() {
             world.mark(step);
         }
     });
-    let (mut points, mut adopted) = (0, 0);
-    world.crashes(2, 11, |crash| {
+    let (mut points, mut adopted, mut probes) = (0, 0, 0);
+    world.crashes(1, 11, |crash| {
         points += 1;
         let acknowledged = crash.mark.unwrap_or(0) as usize;
         let world = world.with_images(crash.images);
@@ -91,6 +91,12 @@ fn a_crash_in_any_operation_leaves_the_pool_before_or_after_it() {
                     );
                 }
             }
+            // Where a deletion was cut off before it gave the space back, the next volume still reads zeroes.
+            if acknowledged == 0 && found != views[0] {
+                let probe = pool.volume_create(request("probe", 20)).await.unwrap();
+                assert!(read(&probe, 0, 20 << 20).await == vec![0; 20 << 20]);
+                probes += 1;
+            }
             // And it works on.
             if let Some(volume) = pool.volumes().first() {
                 pool.grant(&volume.record().name, "iqn.after", Access::Ro)
@@ -100,5 +106,5 @@ fn a_crash_in_any_operation_leaves_the_pool_before_or_after_it() {
         });
     });
     assert!(points > 200, "{points} crash points");
-    assert!(adopted > 10, "{adopted}");
+    assert!(adopted > 10 && probes > 0, "{adopted} {probes}");
 }
