@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +28,9 @@ struct Content {
     log: Vec<Landed>,
     /// Writes of one block of 512 bytes by their first byte.
     blocks: BTreeMap<u8, usize>,
+    watched: Range<u64>,
+    /// Writes that began in `watched`.
+    landings: u64,
 }
 
 const LOG_MAX: usize = 10_000;
@@ -116,6 +120,26 @@ impl TestDevice {
         self.content.lock().log.clone()
     }
 
+    /// Counts what lands in `range` from now on.
+    pub fn watch(&self, range: Range<u64>) {
+        self.content.lock().watched = range;
+    }
+
+    /// How many writes have landed in the range that is watched.
+    pub fn landings(&self) -> u64 {
+        self.content.lock().landings
+    }
+
+    /// Between the start of a write and its landing.
+    async fn take_time(&self) {
+        if self.dawdle.load(SeqCst) {
+            futures_lite::future::yield_now().await;
+            for _ in 0..4 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
     fn check(&self, offset: u64, length: u64, fail: &AtomicBool) -> io::Result<()> {
         if fail.load(SeqCst) {
             return Err(io::Error::other("failed on purpose"));
@@ -168,13 +192,10 @@ impl BlockDevice for TestDevice {
 
     async fn write(&self, offset: u64, data: Bytes) -> io::Result<()> {
         self.writes.pass().await;
-        if self.dawdle.load(SeqCst) {
-            for _ in 0..4 {
-                std::thread::yield_now();
-            }
-        }
+        self.take_time().await;
         self.check(offset, data.len() as u64, &self.fail_writes)?;
         let mut content = self.content.lock();
+        content.landings += u64::from(content.watched.contains(&offset));
         content.write(offset, &data);
         let landed = Landed {
             offset,
@@ -197,8 +218,10 @@ impl BlockDevice for TestDevice {
 
     async fn write_zeroes(&self, offset: u64, length: u64, deallocate: bool) -> io::Result<()> {
         self.writes.pass().await;
+        self.take_time().await;
         self.check(offset, length, &self.fail_writes)?;
         let mut content = self.content.lock();
+        content.landings += u64::from(content.watched.contains(&offset));
         let mut at = offset;
         while at < offset + length {
             let end = (at / CHUNK + 1) * CHUNK;

@@ -12,6 +12,7 @@ mod queued;
 mod random;
 mod reserving;
 mod sanitizing;
+mod stress;
 mod threads;
 
 use std::cell::{Cell, RefCell};
