@@ -165,6 +165,11 @@ impl BlockLimits {
 pub struct BlockDeviceCharacteristics {
     /// MEDIUM ROTATION RATE: 0 not reported, 1 non-rotating, else rotations per minute.
     pub medium_rotation_rate: u16,
+    /// WABEREQ, 0 to 3: what reads return after SANITIZE, BLOCK ERASE until written: 0 says nothing, 1 they succeed, 2
+    /// and 3 they fail.
+    pub write_after_block_erase_required: u8,
+    /// WACEREQ, 0 to 3: the same after SANITIZE, CRYPTOGRAPHIC ERASE.
+    pub write_after_cryptographic_erase_required: u8,
     /// NOMINAL FORM FACTOR, 0 to 15; 0 is not reported.
     pub nominal_form_factor: u8,
     /// FUAB: SYNCHRONIZE CACHE and FUA behave as SBC-3 says.
@@ -178,7 +183,9 @@ impl BlockDeviceCharacteristics {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = [0; LONG_BODY_BYTES];
         body[..2].copy_from_slice(&self.medium_rotation_rate.to_be_bytes());
-        body[3] = self.nominal_form_factor & 0x0f;
+        body[3] = (self.write_after_block_erase_required & 0x3) << 6
+            | (self.write_after_cryptographic_erase_required & 0x3) << 4
+            | self.nominal_form_factor & 0x0f;
         body[4] = flag(self.force_unit_access_behavior, 1)
             | flag(self.verify_byte_check_unmapped_lba_supported, 0);
         page(page_code::BLOCK_DEVICE_CHARACTERISTICS, &body)
@@ -196,6 +203,8 @@ impl BlockDeviceCharacteristics {
         )?;
         Ok(BlockDeviceCharacteristics {
             medium_rotation_rate: body.u16(0)?,
+            write_after_block_erase_required: body.u8(3)? >> 6,
+            write_after_cryptographic_erase_required: body.u8(3)? >> 4 & 0x3,
             nominal_form_factor: body.u8(3)? & 0x0f,
             force_unit_access_behavior: body.u8(4)? & 0x02 != 0,
             verify_byte_check_unmapped_lba_supported: body.u8(4)? & 0x01 != 0,
@@ -356,6 +365,8 @@ mod tests {
     fn characteristics_and_provisioning() {
         let value = BlockDeviceCharacteristics {
             medium_rotation_rate: 1,
+            write_after_block_erase_required: 1,
+            write_after_cryptographic_erase_required: 2,
             nominal_form_factor: 5,
             force_unit_access_behavior: true,
             verify_byte_check_unmapped_lba_supported: true,
@@ -363,7 +374,7 @@ mod tests {
         let data = value.encode();
         assert_eq!(
             (data.len(), &data[..9]),
-            (64, &[0, 0xb1, 0, 0x3c, 0, 1, 0, 5, 3][..])
+            (64, &[0, 0xb1, 0, 0x3c, 0, 1, 0, 0x65, 3][..])
         );
         assert_eq!(BlockDeviceCharacteristics::parse(&data), Ok(value));
 
