@@ -47,8 +47,6 @@ pub struct NexusSession<D: BlockDevice> {
     id: u64,
     nexus: Nexus,
     peer: Arc<str>,
-    /// The first unit attention condition on every logical unit.
-    first_attention: UnitAttention,
     tasks: Arc<TaskSet>,
     units: ArcSwap<Table<D>>,
     /// Serialises changes of `units`.
@@ -61,19 +59,12 @@ pub struct NexusSession<D: BlockDevice> {
 }
 
 impl<D: BlockDevice> NexusSession<D> {
-    pub(crate) fn new(
-        target: Arc<Target<D>>,
-        id: u64,
-        nexus: Nexus,
-        peer: Arc<str>,
-        first_attention: UnitAttention,
-    ) -> Self {
+    pub(crate) fn new(target: Arc<Target<D>>, id: u64, nexus: Nexus, peer: Arc<str>) -> Self {
         Self {
             target,
             id,
             nexus,
             peer,
-            first_attention,
             tasks: Arc::default(),
             units: ArcSwap::default(),
             changing: Mutex::new(()),
@@ -185,7 +176,7 @@ impl<D: BlockDevice> NexusSession<D> {
         {
             return Some(attached.clone());
         }
-        let nexus = unit.attach(&self.nexus, self.first_attention, |word, attentions| {
+        let nexus = unit.attach(&self.nexus, |word, attentions| {
             NexusUnit::new(
                 self.nexus.clone(),
                 self.peer.clone(),

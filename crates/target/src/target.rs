@@ -18,7 +18,6 @@ use crate::gate::Grant;
 use crate::runtime::{Event, EventKind, EventSink, Runtime};
 use crate::session::NexusSession;
 use crate::unit::LogicalUnit;
-use crate::unit::snapshot::{AWAY_MAX, Bounded};
 
 /// What the target is called and how it behaves.
 #[derive(Clone, Debug)]
@@ -66,12 +65,7 @@ impl<D: BlockDevice> std::fmt::Debug for AttachError<D> {
     }
 }
 
-struct Sessions<D: BlockDevice> {
-    up: HashMap<Nexus, Arc<NexusSession<D>>>,
-    /// Nexuses that were up once since the start, to tell I_T nexus loss from power on.
-    departed: Bounded<()>,
-}
-
+type Sessions<D> = HashMap<Nexus, Arc<NexusSession<D>>>;
 type Units<D> = BTreeMap<u16, Arc<LogicalUnit<D>>>;
 
 /// One SCSI target device.
@@ -98,10 +92,7 @@ impl<D: BlockDevice> Target<D> {
                 events,
             }),
             units: ArcSwap::default(),
-            sessions: Mutex::new(Sessions {
-                up: HashMap::new(),
-                departed: Bounded::new(AWAY_MAX),
-            }),
+            sessions: Mutex::new(Sessions::new()),
             next_session_id: AtomicU64::new(1),
             changing: async_lock::Mutex::new(()),
         })
@@ -191,14 +182,14 @@ impl<D: BlockDevice> Target<D> {
 
     /// All sessions that are up.
     pub fn sessions(&self) -> Vec<Arc<NexusSession<D>>> {
-        let mut sessions: Vec<_> = self.sessions.lock().up.values().cloned().collect();
+        let mut sessions: Vec<_> = self.sessions.lock().values().cloned().collect();
         sessions.sort_by_key(|session| session.id());
         sessions
     }
 
     /// The session of a nexus that is up.
     pub fn session(&self, nexus: &Nexus) -> Option<Arc<NexusSession<D>>> {
-        self.sessions.lock().up.get(nexus).cloned()
+        self.sessions.lock().get(nexus).cloned()
     }
 
     /// A nexus comes up. `peer` is the address of its connection, for the audit trail.
@@ -212,22 +203,16 @@ impl<D: BlockDevice> Target<D> {
     ) -> Result<Arc<NexusSession<D>>, AttachError<D>> {
         let session = {
             let mut sessions = self.sessions.lock();
-            if let Some(session) = sessions.up.get(&nexus) {
+            if let Some(session) = sessions.get(&nexus) {
                 return Err(AttachError::InUse(session.clone()));
             }
-            let first_attention = if sessions.departed.contains(&nexus) {
-                UnitAttention::NexusLoss
-            } else {
-                UnitAttention::PowerOnOccurred
-            };
             let session = Arc::new(NexusSession::new(
                 self.clone(),
                 self.next_session_id.fetch_add(1, SeqCst),
                 nexus.clone(),
                 peer.into(),
-                first_attention,
             ));
-            sessions.up.insert(nexus, session.clone());
+            sessions.insert(nexus, session.clone());
             session
         };
         self.record(&session, EventKind::Attached);
@@ -236,9 +221,7 @@ impl<D: BlockDevice> Target<D> {
 
     /// A session has been detached.
     pub(crate) fn forget(&self, session: &NexusSession<D>) {
-        let mut sessions = self.sessions.lock();
-        sessions.up.remove(session.nexus());
-        sessions.departed.entry(session.nexus(), ());
+        self.sessions.lock().remove(session.nexus());
     }
 
     /// Hard reset of the target: every logical unit; a cold reset ends all sessions as well (RFC 7143 11.5.1).

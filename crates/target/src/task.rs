@@ -74,7 +74,7 @@ impl<D: BlockDevice> Task<D> {
         let nexus = &attached.nexus;
         if request.attribute == TaskAttribute::Aca {
             // SAM-5 8.6.5: there is no ACA condition, ever.
-            return Err(Sense::illegal_request(INVALID_MESSAGE_ERROR).into());
+            return Err(Sense::illegal_request(AdditionalSense::INVALID_MESSAGE_ERROR).into());
         }
         let word = nexus.gate.word();
         let named = CommandId::of(request.cdb);
@@ -227,12 +227,6 @@ impl<T: Into<Failure>> From<T> for Refused {
         }
     }
 }
-
-/// INVALID MESSAGE ERROR (SPC-4 annex F).
-const INVALID_MESSAGE_ERROR: AdditionalSense = AdditionalSense {
-    code: 0x49,
-    qualifier: 0x00,
-};
 
 /// May this nexus send this command now?
 fn judge<D: BlockDevice>(

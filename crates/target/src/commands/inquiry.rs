@@ -17,6 +17,7 @@ use volume::block_device::BlockDevice;
 use super::Reply;
 use super::plan::{
     COMPARE_AND_WRITE_MAX_BLOCKS, TRANSFER_MAX_BYTES, UNMAP_MAX_BLOCKS, UNMAP_MAX_DESCRIPTORS,
+    WRITE_SAME_MAX_BYTES,
 };
 use crate::response::Failure;
 use crate::session::Attached;
@@ -28,9 +29,6 @@ const PRODUCT: &str = "Shared volume";
 
 /// The granularity in which space is given back and transfers are best aligned, in bytes.
 const GRANULARITY_BYTES: u64 = 4096;
-
-/// WABEREQ 01b: after SANITIZE, BLOCK ERASE reads succeed. Byte 7 of the Block Device Characteristics page.
-const WABEREQ: (usize, u8) = (7, 0x40);
 
 const PAGES: [u8; 8] = [
     page_code::SUPPORTED_PAGES,
@@ -149,16 +147,17 @@ fn vital_product_data<D: BlockDevice>(attached: &Attached<D>, page: u8) -> Optio
         ]),
         page_code::BLOCK_LIMITS => block_limits(unit.block_bytes()).encode(),
         page_code::BLOCK_DEVICE_CHARACTERISTICS => {
-            let mut page = BlockDeviceCharacteristics {
+            BlockDeviceCharacteristics {
                 // Unmapping and erasing are what a solid state device does; nothing here turns.
                 medium_rotation_rate: 1,
                 nominal_form_factor: 0,
                 force_unit_access_behavior: true,
                 verify_byte_check_unmapped_lba_supported: true,
+                // 01b: reads succeed after SANITIZE with BLOCK ERASE.
+                write_after_block_erase_required: 1,
+                write_after_cryptographic_erase_required: 0,
             }
-            .encode();
-            page[WABEREQ.0] |= WABEREQ.1;
-            page
+            .encode()
         }
         page_code::LOGICAL_BLOCK_PROVISIONING => LogicalBlockProvisioning {
             threshold_exponent: 0,
@@ -179,7 +178,7 @@ fn block_limits(block: u64) -> BlockLimits {
     // All are small constants divided by 512 or 4096.
     let blocks = |bytes: u64| (bytes / block) as u32;
     BlockLimits {
-        write_same_non_zero: true,
+        write_same_non_zero: false,
         maximum_compare_and_write_blocks: COMPARE_AND_WRITE_MAX_BLOCKS,
         optimal_transfer_granularity_blocks: blocks(GRANULARITY_BYTES) as u16,
         maximum_transfer_blocks: blocks(TRANSFER_MAX_BYTES),
@@ -189,7 +188,7 @@ fn block_limits(block: u64) -> BlockLimits {
         maximum_unmap_descriptors: UNMAP_MAX_DESCRIPTORS,
         optimal_unmap_granularity_blocks: blocks(GRANULARITY_BYTES),
         unmap_granularity_alignment_lba: Some(0),
-        maximum_write_same_blocks: 0,
+        maximum_write_same_blocks: blocks(WRITE_SAME_MAX_BYTES).into(),
         maximum_atomic_transfer_blocks: blocks(volume::volume::MAX_ATOMIC_BYTES),
         atomic_alignment_blocks: 0,
         atomic_granularity_blocks: 0,

@@ -15,6 +15,7 @@ use crate::gate::{GateWord, Grant};
 use crate::response::Failure;
 use crate::task::Task;
 use crate::unit::LogicalUnit;
+use crate::unit::mode::ModeParameters;
 
 /// Default values of all pages.
 const DEFAULT: ModePages = ModePages {
@@ -31,7 +32,7 @@ const DEFAULT: ModePages = ModePages {
         queue_error: 0,
         unit_attention_interlock: 0,
         software_write_protect: false,
-        task_aborted_status: false,
+        task_aborted_status: ModeParameters::DEFAULT_TAS,
         busy_timeout_100ms: 0,
     },
     informational_exceptions: InformationalExceptionsPage {

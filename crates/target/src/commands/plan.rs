@@ -1,7 +1,7 @@
 //! Checks of a decoded command that need the logical unit's size, and how much data it wants.
 
 use scsi::Sense;
-use scsi::cdb::{ByteCheck, Cdb, SanitizeAction, TransferSize};
+use scsi::cdb::{ByteCheck, Cdb, SanitizeAction, TransferSize, WriteSame};
 use scsi::sense::AdditionalSense;
 use volume::block_device::BlockDevice;
 
@@ -9,21 +9,17 @@ use crate::task::{Refused, Request};
 use crate::unit::LogicalUnit;
 
 /// MAXIMUM TRANSFER LENGTH in bytes.
-pub(crate) const TRANSFER_MAX_BYTES: u64 = 8 << 20;
+pub(crate) const TRANSFER_MAX_BYTES: u64 = 32 << 20;
+/// MAXIMUM WRITE SAME LENGTH in bytes.
+pub(crate) const WRITE_SAME_MAX_BYTES: u64 = 128 << 20;
 /// MAXIMUM COMPARE AND WRITE LENGTH in blocks.
 pub(crate) const COMPARE_AND_WRITE_MAX_BLOCKS: u8 = 255;
 /// MAXIMUM UNMAP LBA COUNT.
 pub(crate) const UNMAP_MAX_BLOCKS: u32 = u32::MAX;
 /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT.
 pub(crate) const UNMAP_MAX_DESCRIPTORS: u32 = 256;
-/// MAXIMUM PREFETCH LENGTH does not exist as a limit here; parameter lists longer than this are refused.
+/// Parameter lists longer than this are refused.
 const PARAMETER_LIST_MAX_BYTES: u64 = 64 << 10;
-
-/// INVALID FIELD IN COMMAND INFORMATION UNIT (SPC-4 annex F).
-const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: AdditionalSense = AdditionalSense {
-    code: 0x0e,
-    qualifier: 0x03,
-};
 
 /// What a command needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +73,9 @@ impl Plan {
             },
             Cdb::CompareAndWrite(c) => {
                 check.range(c.lba, c.length_blocks.into())?;
+                if c.length_blocks == 0 && request.data_out_bytes > 0 {
+                    return Err(Sense::invalid_field_in_cdb(13, None).into());
+                }
                 (2 * u64::from(c.length_blocks) * block, Tolerance::Exact)
             }
             Cdb::WriteAtomic16(w) => {
@@ -84,15 +83,15 @@ impl Plan {
                 (u64::from(w.length_blocks) * block, Tolerance::Longer)
             }
             Cdb::WriteSame(w) => {
-                if w.length_blocks == 0 {
-                    // WSNZ is one.
-                    return Err(Sense::invalid_field_in_cdb(length_field(w.size), None).into());
-                }
                 if w.anchor {
                     // ANC_SUP is zero.
                     return Err(Sense::invalid_field_in_cdb(1, Some(4)).into());
                 }
                 check.range(w.lba, w.length_blocks)?;
+                let blocks = write_same_blocks(unit, &w);
+                if blocks << unit.block_shift > WRITE_SAME_MAX_BYTES {
+                    return Err(Sense::invalid_field_in_cdb(length_field(w.size), None).into());
+                }
                 let blocks = u64::from(!w.no_data_out_buffer);
                 (blocks * block, Tolerance::Exact)
             }
@@ -156,7 +155,8 @@ impl Tolerance {
                 transfer_length_bytes: Some(wanted),
             })
         };
-        let information_unit = Sense::illegal_request(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+        let information_unit =
+            Sense::illegal_request(AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
         match self {
             Tolerance::ParameterList if wanted > PARAMETER_LIST_MAX_BYTES || announced < wanted => {
                 refuse(Sense::parameter_list_length_error())
@@ -167,6 +167,14 @@ impl Tolerance {
             Tolerance::WholeBlocks if announced.is_multiple_of(block) => plan(announced),
             _ => refuse(information_unit),
         }
+    }
+}
+
+/// How many blocks WRITE SAME writes: WSNZ is zero, so no number means to the end of the medium (SBC-3 5.42).
+pub(crate) fn write_same_blocks<D: BlockDevice>(unit: &LogicalUnit<D>, command: &WriteSame) -> u64 {
+    match command.length_blocks {
+        0 => unit.capacity_blocks().saturating_sub(command.lba),
+        blocks => blocks.into(),
     }
 }
 

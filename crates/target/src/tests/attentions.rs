@@ -30,14 +30,20 @@ fn luns(data: &[u8]) -> Vec<u16> {
 }
 
 #[test]
-fn power_on_once_then_nexus_loss_after_each_return() {
+fn each_time_a_nexus_comes_up_it_is_told_once() {
     run(async {
         let world = World::new().await;
         let a = world.fresh("a");
-        assert_eq!(a.settle().await, [AdditionalSense::POWER_ON_OCCURRED]);
+        assert_eq!(
+            a.settle().await,
+            [AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET]
+        );
         a.session.detach(DetachReason::Logout).await;
         let a = world.fresh("a");
-        assert_eq!(a.settle().await, [AdditionalSense::NEXUS_LOSS_OCCURRED]);
+        assert_eq!(
+            a.settle().await,
+            [AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET]
+        );
     });
 }
 
@@ -49,7 +55,10 @@ fn inquiry_and_report_luns_leave_it_pending_and_request_sense_takes_it() {
         a.good(INQUIRY, &[]).await;
         a.good(REPORT_LUNS, &[]).await;
         let told = Sense::parse(&a.good(REQUEST_SENSE, &[]).await).unwrap();
-        assert_eq!(told.additional, AdditionalSense::POWER_ON_OCCURRED);
+        assert_eq!(
+            told.additional,
+            AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET
+        );
         let told = Sense::parse(&a.good(REQUEST_SENSE, &[]).await).unwrap();
         assert_eq!(told.additional, AdditionalSense::NONE);
         a.good(Cdb::TestUnitReady, &[]).await;
@@ -62,7 +71,7 @@ fn it_is_told_even_for_a_command_that_does_not_exist() {
         let world = World::new().await;
         let a = world.fresh("a");
         for expected in [
-            AdditionalSense::POWER_ON_OCCURRED,
+            AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET,
             AdditionalSense::INVALID_COMMAND_OPERATION_CODE,
         ] {
             let Outcome::Response(response) = a.raw(0, &[0xff; 16], &[]).await else {
@@ -78,7 +87,7 @@ fn resets_reach_everyone_and_go_first() {
     run(async {
         let world = World::new().await;
         let (a, b) = (world.initiator("a").await, world.initiator("b").await);
-        a.good(mode_select(), &control(0, 0, 0x40)).await;
+        a.good(mode_select(), &control(0, 0, 0)).await;
         let reset = TaskManagementFunction::LogicalUnitReset;
         a.session.task_management(reset, lun_field(0), 0).await;
         let lun_reset = AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED;
@@ -107,7 +116,7 @@ fn mode_parameters_changed_is_told_to_others() {
     run(async {
         let world = World::new().await;
         let (a, b) = (world.initiator("a").await, world.initiator("b").await);
-        a.good(mode_select(), &control(0x04, 0x08, 0)).await;
+        a.good(mode_select(), &control(0x04, 0x08, 0x40)).await;
         assert_eq!(a.settle().await, []);
         assert_eq!(b.settle().await, [AdditionalSense::MODE_PARAMETERS_CHANGED]);
         // D_SENSE and SWP are in force for all.
@@ -119,7 +128,7 @@ fn mode_parameters_changed_is_told_to_others() {
         );
         b.good(read(0, 1), &[]).await;
         // The same again changes nothing.
-        a.good(mode_select(), &control(0x04, 0x08, 0)).await;
+        a.good(mode_select(), &control(0x04, 0x08, 0x40)).await;
         assert_eq!(b.settle().await, []);
         let reset = TaskManagementFunction::LogicalUnitReset;
         a.session.task_management(reset, lun_field(0), 0).await;

@@ -19,6 +19,10 @@ async fn cluster(world: &World) -> (Initiator, Initiator) {
     (a, b)
 }
 
+fn task_aborted() -> Outcome {
+    Outcome::Response(Response::status(Status::TaskAborted))
+}
+
 /// The blocks that landed with this first byte.
 fn landed(world: &World, tag: u8) -> usize {
     world.device.blocks(tag)
@@ -154,8 +158,8 @@ fn preempt_and_abort_ends_the_tasks_as_tas_says() {
         run(async {
             let world = World::new().await;
             let (a, b) = cluster(&world).await;
-            if tas {
-                super::blocks::set_control(&a, 0, 0x40).await;
+            if !tas {
+                super::blocks::set_control(&a, 0, 0).await;
                 b.settle().await;
             }
             let task = b
@@ -166,10 +170,7 @@ fn preempt_and_abort_ends_the_tasks_as_tas_says() {
             listener.await;
             assert!(task.is_aborted());
             let expected = match tas {
-                true => Outcome::Response(Response {
-                    transfer_length_bytes: None,
-                    ..Response::status(Status::TaskAborted)
-                }),
+                true => task_aborted(),
                 false => Outcome::Aborted,
             };
             assert_eq!(task.execute(BytesMut::new()).await, expected);
@@ -223,7 +224,7 @@ fn a_reset_waits_for_the_writes_it_aborts() {
             reset.await;
             landed(&world, 0xbb)
         };
-        assert_eq!(zip(at_answer, victim).await, (1, Outcome::Aborted));
+        assert_eq!(zip(at_answer, victim).await, (1, task_aborted()));
     });
 }
 

@@ -46,13 +46,13 @@ fn standard_inquiry_and_every_page_listed() {
             );
         }
         let limits = BlockLimits::parse(&page(&a, 0xb0).await).unwrap();
-        assert_eq!(limits.maximum_transfer_blocks, (8 << 20) / 512);
+        assert_eq!(limits.maximum_transfer_blocks, (32 << 20) / 512);
         assert_eq!(limits.maximum_atomic_transfer_blocks, 256);
         let provisioning = LogicalBlockProvisioning::parse(&page(&a, 0xb2).await).unwrap();
         assert!(provisioning.unmap && provisioning.reads_zeroes && !provisioning.anchor);
         let characteristics = page(&a, 0xb1).await;
-        BlockDeviceCharacteristics::parse(&characteristics).unwrap();
-        assert_eq!(characteristics[7] >> 6, 1, "WABEREQ");
+        let parsed = BlockDeviceCharacteristics::parse(&characteristics).unwrap();
+        assert_eq!(parsed.write_after_block_erase_required, 1);
     });
 }
 

@@ -176,7 +176,7 @@ fn attentions_of_a_registrant_that_is_away_are_kept() {
         assert_eq!(
             b.settle().await,
             [
-                AdditionalSense::NEXUS_LOSS_OCCURRED,
+                AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET,
                 AdditionalSense::REGISTRATIONS_PREEMPTED
             ]
         );

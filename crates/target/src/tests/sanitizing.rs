@@ -97,7 +97,7 @@ fn while_it_runs_others_are_told_and_it_survives_resets_and_nexus_loss() {
         b.session.task_management(reset, lun_field(0), 0).await;
         assert_eq!(
             running.await,
-            Outcome::Aborted,
+            Outcome::Response(Response::status(Status::TaskAborted)),
             "the task, not the operation"
         );
         a.session.detach(DetachReason::NexusLoss).await;

@@ -323,7 +323,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             unit.gate.drain().await;
         }
         self.apply(&reservation::Event::Reset, by).await;
-        self.mode.set(false, false, false);
+        self.mode.reset();
         self.condition.set_stopped(false);
         self.set_gates(GateWord::WRITE_PROTECTED, false);
         self.refresh_readiness();

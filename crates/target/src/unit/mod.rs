@@ -130,11 +130,10 @@ impl<D: BlockDevice> LogicalUnit<D> {
         SenseFormat::from_bit(self.mode.descriptor_sense())
     }
 
-    /// Adds a nexus, with `first` as its first unit attention condition; `None` when it is not granted anything or the logical unit is being removed.
+    /// Adds a nexus; `None` when it is not granted anything or the logical unit is being removed.
     pub(crate) fn attach(
         &self,
         nexus: &Nexus,
-        first: UnitAttention,
         new: impl FnOnce(GateWord, AttentionSet) -> NexusUnit,
     ) -> Option<Arc<NexusUnit>> {
         let mut access = self.access.lock();
@@ -142,7 +141,10 @@ impl<D: BlockDevice> LogicalUnit<D> {
         if self.removed.load(SeqCst) || word.grant() == Grant::None {
             return None;
         }
-        let attentions = access.returning(nexus).with(first);
+        // Power on and I_T nexus loss alike, by the code that says the least: initiators in the field know no other.
+        let attentions = access
+            .returning(nexus)
+            .with(UnitAttention::PowerOnResetOrBusDeviceReset);
         let word = word
             .with(GateWord::NOT_READY, self.condition.is_not_ready())
             .with(GateWord::WRITE_PROTECTED, self.mode.write_protected());

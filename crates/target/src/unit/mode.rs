@@ -2,15 +2,28 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// Current values. They are not saved: power on and resets bring back the defaults, all zero.
-#[derive(Debug, Default)]
+/// Current values. They are not saved: power on and resets bring back the defaults.
+#[derive(Debug)]
 pub(crate) struct ModeParameters {
     descriptor_sense: AtomicBool,
     write_protected: AtomicBool,
     task_aborted_status: AtomicBool,
 }
 
+impl Default for ModeParameters {
+    fn default() -> Self {
+        Self {
+            descriptor_sense: AtomicBool::new(false),
+            write_protected: AtomicBool::new(false),
+            task_aborted_status: AtomicBool::new(Self::DEFAULT_TAS),
+        }
+    }
+}
+
 impl ModeParameters {
+    /// TAS is one by default: a node whose tasks another one aborts learns it at once, not from its own timeout.
+    pub(crate) const DEFAULT_TAS: bool = true;
+
     /// D_SENSE in the Control mode page.
     pub(crate) fn descriptor_sense(&self) -> bool {
         self.descriptor_sense.load(SeqCst)
@@ -32,5 +45,10 @@ impl ModeParameters {
         changed |= self.write_protected.swap(swp, SeqCst) != swp;
         changed |= self.task_aborted_status.swap(tas, SeqCst) != tas;
         changed
+    }
+
+    /// Brings back the defaults.
+    pub(crate) fn reset(&self) {
+        self.set(false, false, Self::DEFAULT_TAS);
     }
 }

@@ -75,10 +75,6 @@ impl<V> Bounded<V> {
         self.order.retain(|other| other != nexus);
         Some(value)
     }
-
-    pub(crate) fn contains(&self, nexus: &Nexus) -> bool {
-        self.map.contains_key(nexus)
-    }
 }
 
 /// The published access of a logical unit. Behind a mutex that is held for moments only.
