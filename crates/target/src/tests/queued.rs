@@ -2,6 +2,7 @@
 //! after the answer to what took it from them.
 
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering::SeqCst;
 
 use scsi::cdb::PersistentReserveOutAction as Action;
 use scsi::cdb::{ReserveSize, StartStopUnit};
@@ -100,6 +101,30 @@ fn nothing_is_written_to_the_private_region_of_a_removed_logical_unit() {
         assert_ne!(outcome, Outcome::Response(Response::good()));
         let stored = volume.private_region().unwrap().load().await.unwrap();
         assert_eq!(stored.registrants.len(), 1);
+    });
+}
+
+#[test]
+fn a_removed_logical_unit_is_not_recovered() {
+    run(async {
+        let world = World::new().await;
+        let a = world.initiator("a").await;
+        let unit = world.target.logical_unit(0).unwrap();
+        world.device.fail_writes.store(true, SeqCst);
+        world.device.fail_reads.store(true, SeqCst);
+        pr_out(&a, Action::Register, 0, 0, 1).await;
+        assert!(unit.failure().is_some());
+        world.device.fail_writes.store(false, SeqCst);
+        world.device.fail_reads.store(false, SeqCst);
+        // Whoever met the failure before tries to recover after.
+        assert!(world.target.remove_logical_unit(0).await);
+        let before = world.device.log().len();
+        unit.recover().await;
+        assert_eq!(
+            world.device.log().len(),
+            before,
+            "it is not its space any more"
+        );
     });
 }
 

@@ -244,7 +244,8 @@ impl<D: BlockDevice> LogicalUnit<D> {
     pub(crate) async fn recover(&self) {
         let _change = self.change.lock().await;
         let current = self.access.lock().current.clone();
-        if !current.unreadable {
+        // What a removed logical unit had on the devices may belong to others by now.
+        if !current.unreadable || self.is_removed() {
             return;
         }
         let result = match (self.volume.fault(), self.volume.private_region()) {
