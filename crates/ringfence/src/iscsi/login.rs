@@ -65,13 +65,15 @@ pub(super) async fn admit<D: BlockDevice>(
             Refused::new(LoginStatus::SESSION_DOES_NOT_EXIST, "no such session")
         });
     }
+    // Names compare without case (RFC 7143 4.2.7.1); grants and TransportIDs are kept in lower case.
+    let initiator = request.initiator_name.to_lowercase();
     let discovery = request.session_type == SessionType::Discovery;
     let nexus = if discovery {
         None
     } else {
         let nexus = Nexus {
             initiator: InitiatorPort {
-                name: request.initiator_name.as_str().into(),
+                name: initiator.as_str().into(),
                 isid: request.isid,
             },
             target_port: portal.target_port,
@@ -80,7 +82,7 @@ pub(super) async fn admit<D: BlockDevice>(
     };
     let entry = service.registry.enter(SessionInfo {
         id: 0,
-        initiator: request.initiator_name.clone(),
+        initiator,
         isid: request.isid,
         tsih: 0,
         discovery,

@@ -62,12 +62,15 @@ impl Daemon {
     pub fn serve(&self, options: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command
-            .args(["serve", "--json", "--exit-with-parent", "--reactors", "1"])
+            .args(["serve", "--json", "--exit-with-parent"])
             .args(["--target-name", "iqn.2026-11.dev.ringfence:test"])
             .args(options)
             .env("RINGFENCE_STATE", self.state())
             .env("RUST_LOG", "warn")
             .env_remove("NOTIFY_SOCKET");
+        if !options.contains(&"--reactors") {
+            command.args(["--reactors", "1"]);
+        }
         command
     }
 

@@ -97,7 +97,7 @@ fn initiator_port(id: &TransportId, offset: u16) -> Result<InitiatorPort, Failur
         .isid
         .ok_or_else(|| Sense::invalid_field_in_parameter_list(offset, None))?;
     Ok(InitiatorPort {
-        name: id.name.to_ascii_lowercase().into(),
+        name: id.name.to_lowercase().into(),
         isid,
     })
 }
