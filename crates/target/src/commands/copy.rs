@@ -51,7 +51,9 @@ pub(crate) async fn extended_copy<D: BlockDevice>(
     list: Bytes,
 ) -> Result<Reply, Failure> {
     let list = task.data(list)?;
-    task.allowed()?;
+    // In flight here too, so that what aborts or forbids the command on this logical unit waits for the part that is
+    // being written, wherever that is.
+    let admitted = task.admit()?;
     if list.is_empty() {
         return Ok(Reply::good());
     }
@@ -65,7 +67,7 @@ pub(crate) async fn extended_copy<D: BlockDevice>(
         return Err(Sense::illegal_request(additional).into());
     }
     let mut progress = Progress::default();
-    let result = copy_segments(task, &list, &mut progress).await;
+    let result = copy_segments(task, &admitted, &list, &mut progress).await;
     if list.list_id_usage == ListIdUsage::Hold {
         let status = CopyStatus {
             held_data_discarded: false,
@@ -99,13 +101,14 @@ struct Progress {
 
 async fn copy_segments<D: BlockDevice>(
     task: &Task<D>,
+    admitted: &Admitted<'_, D>,
     list: &CopyList,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     for segment in &list.segments {
         let source = find(task, list.cscds.get(usize::from(segment.source)))?;
         let destination = find(task, list.cscds.get(usize::from(segment.destination)))?;
-        progress.bytes += copy_segment(task, segment, &source, &destination).await?;
+        progress.bytes += copy_segment(task, admitted, segment, &source, &destination).await?;
         progress.segments += 1;
     }
     Ok(())
@@ -157,6 +160,7 @@ fn names<D: BlockDevice>(cscd: &Cscd, unit: &LogicalUnit<D>) -> bool {
 /// Copies one segment; returns the bytes written.
 async fn copy_segment<D: BlockDevice>(
     task: &Task<D>,
+    admitted: &Admitted<'_, D>,
     segment: &Segment,
     source: &Arc<Attached<D>>,
     destination: &Arc<Attached<D>>,
@@ -186,6 +190,7 @@ async fn copy_segment<D: BlockDevice>(
     let backwards = Arc::ptr_eq(&source.unit, &destination.unit) && to.lba > from.lba;
     let mut done = 0;
     while done < bytes {
+        admitted.recheck()?;
         if done > 0 {
             reader.recheck().map_err(third_party)?;
             writer.recheck().map_err(third_party)?;

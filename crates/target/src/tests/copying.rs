@@ -1,5 +1,6 @@
 //! EXTENDED COPY and RECEIVE COPY RESULTS.
 
+use futures_lite::future::zip;
 use scsi::cdb::{
     ExtendedCopy, PersistentReserveOutAction as Action, ReceiveCopyAction, ReceiveCopyResults,
 };
@@ -148,4 +149,41 @@ fn a_fence_on_either_end_stops_it() {
             assert!(!copied);
         });
     }
+}
+
+#[test]
+fn preempt_and_abort_where_it_was_sent_waits_for_a_copy_between_others() {
+    run(async {
+        let world = World::new().await;
+        let source = world.add_volume("v1", BlockSize::B512).await;
+        let destination = world.add_volume("v2", BlockSize::B512).await;
+        let (a, b) = (world.initiator("a").await, world.initiator("b").await);
+        register(&a, 1).await;
+        register(&b, 2).await;
+        for lun in [source, destination] {
+            b.send_to(lun, Cdb::TestUnitReady, &[]).await;
+        }
+        let list = list(
+            &world,
+            &[source, destination],
+            &[(0, 0, 1, 0, 4096), (0, 0, 1, 8, 8)],
+        );
+        world.device.writes.close();
+        let cdb = copy(&list).encode();
+        let mut copying = pin!(b.raw(0, &cdb, &list));
+        assert!(stuck(copying.as_mut()).await);
+        world.device.writes.hold_those_waiting();
+        let mut preempt = pin!(pr(&a, Action::PreemptAndAbort, 0, 1, 2));
+        assert!(
+            stuck(preempt.as_mut()).await,
+            "its write has not landed yet"
+        );
+        world.device.writes.open();
+        let at_answer = async {
+            preempt.await;
+            world.device.log().len()
+        };
+        let (landed, _) = zip(at_answer, copying).await;
+        assert_eq!(world.device.log().len(), landed, "the rest is not copied");
+    });
 }

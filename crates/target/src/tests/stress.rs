@@ -14,7 +14,7 @@ use super::copying::{copy, list};
 use super::reserving::{pr, pr_out};
 use super::*;
 
-const ROUNDS: usize = 36;
+const ROUNDS: usize = 24;
 
 /// A way to take access away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
