@@ -230,10 +230,11 @@ impl<D: BlockDevice> NexusSession<D> {
         use TaskManagementResponse as R;
         match function {
             F::TargetWarmReset | F::TargetColdReset => {
-                self.target
-                    .reset(self, function == F::TargetColdReset)
-                    .await;
-                return R::FunctionComplete;
+                let cold = function == F::TargetColdReset;
+                return match self.target.reset(self, cold).await {
+                    true => R::FunctionComplete,
+                    false => R::FunctionAuthorizationFailed,
+                };
             }
             F::ClearAca | F::TaskReassign => return R::FunctionNotSupported,
             F::AbortTask | F::AbortTaskSet | F::ClearTaskSet | F::LogicalUnitReset => {}
@@ -253,6 +254,10 @@ impl<D: BlockDevice> NexusSession<D> {
                 self.tasks.gone(which).await;
             }
             F::LogicalUnitReset => {
+                // Else a reader could stop the writers.
+                if attached.nexus.gate.word().grant() != Grant::ReadWrite {
+                    return R::FunctionAuthorizationFailed;
+                }
                 unit.reset(UnitAttention::BusDeviceResetFunction, Some(&attached.nexus))
                     .await;
                 self.tasks.gone(|lun, _| lun == number).await;

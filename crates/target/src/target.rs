@@ -224,9 +224,17 @@ impl<D: BlockDevice> Target<D> {
         self.sessions.lock().remove(session.nexus());
     }
 
-    /// Hard reset of the target: every logical unit; a cold reset ends all sessions as well (RFC 7143 11.5.1).
-    pub(crate) async fn reset(&self, by: &NexusSession<D>, cold: bool) {
-        for unit in self.logical_units() {
+    /// Hard reset of the target as this initiator sees it: every logical unit that it may write. A cold reset ends all
+    /// sessions as well (RFC 7143 11.5.1), and takes the right to write every logical unit. False when the initiator
+    /// lacks the right: then nothing is done.
+    pub(crate) async fn reset(&self, by: &NexusSession<D>, cold: bool) -> bool {
+        let all = self.logical_units();
+        let may_write = |unit: &Arc<LogicalUnit<D>>| unit.grant(by.nexus()) == Grant::ReadWrite;
+        let units: Vec<_> = all.iter().filter(|unit| may_write(unit)).collect();
+        if units.len() < all.len() && (cold || units.is_empty()) {
+            return false;
+        }
+        for unit in units {
             let sender = unit.access.lock().nexuses.get(by.nexus()).cloned();
             unit.reset(UnitAttention::ScsiBusReset, sender.as_deref())
                 .await;
@@ -237,6 +245,7 @@ impl<D: BlockDevice> Target<D> {
                 session.request_drop();
             }
         }
+        true
     }
 
     /// Tells the sessions of the nexuses for which a logical unit came or went that the list of LUNs has changed.

@@ -171,3 +171,44 @@ fn a_nexus_that_is_gone_gets_nothing_done() {
         assert!(world.target.sessions().is_empty());
     });
 }
+
+#[test]
+fn a_reset_takes_the_right_to_write_what_it_resets() {
+    use scsi::sam::{TaskManagementFunction as Function, TaskManagementResponse as Answer};
+    run(async {
+        let world = World::new().await;
+        let other = world.add_volume("v1", BlockSize::B512).await;
+        let writer = world.initiator("writer").await;
+        writer.send_to(other, Cdb::TestUnitReady, &[]).await;
+        for (name, first, second) in [
+            ("reader", Access::Ro, Access::None),
+            ("neighbour", Access::None, Access::Rw),
+        ] {
+            let name = format!("iqn.2026-11.test:{name}");
+            world.grant("v0", &name, first).await;
+            world.grant("v1", &name, second).await;
+        }
+        let reader = world.initiator("reader").await;
+        let neighbour = world.fresh("neighbour");
+        let reset = async |by: &Initiator, function| {
+            let lun = lun_field(0);
+            by.session.task_management(function, lun, 0).await
+        };
+        for function in [
+            Function::LogicalUnitReset,
+            Function::TargetWarmReset,
+            Function::TargetColdReset,
+        ] {
+            let answer = reset(&reader, function).await;
+            assert_eq!(answer, Answer::FunctionAuthorizationFailed, "{function:?}");
+        }
+        let answer = reset(&neighbour, Function::TargetColdReset).await;
+        assert_eq!(answer, Answer::FunctionAuthorizationFailed);
+        let answer = reset(&neighbour, Function::TargetWarmReset).await;
+        assert_eq!(answer, Answer::FunctionComplete);
+        assert!(!writer.session.stop_requested());
+        assert_eq!(writer.settle().await, [], "not its logical unit");
+        let told = writer.send_to(other, Cdb::TestUnitReady, &[]).await;
+        assert!(sense(&told).is_some(), "that was reset");
+    });
+}
