@@ -112,6 +112,31 @@ fn what_a_change_gives_is_published_after_the_drain() {
 }
 
 #[test]
+fn who_is_told_of_a_release_may_use_it() {
+    run(async {
+        let world = World::new().await;
+        let (a, b) = (world.initiator("a").await, world.initiator("b").await);
+        let c = world.initiator("c").await;
+        for (who, key) in [(&a, 1), (&b, 2), (&c, 3)] {
+            register(who, key).await;
+        }
+        pr(&b, Action::Reserve, 3, 2, 0).await;
+        world.device.writes.close();
+        let mut victim = pin!(b.send(write(0, 1), &[0xbb; 512]));
+        assert!(stuck(victim.as_mut()).await);
+        world.device.writes.hold_those_waiting();
+        let mut preempt = pin!(pr_out(&a, Action::Preempt, 5, 1, 2));
+        assert!(stuck(preempt.as_mut()).await);
+        c.conflicts(write(0, 1), &[0xcc; 512]).await;
+        world.device.writes.open();
+        let (preempt, _) = zip(preempt, victim).await;
+        assert_eq!(preempt.status, Status::Good);
+        assert_eq!(c.settle().await, [AdditionalSense::RESERVATIONS_RELEASED]);
+        c.good(write(0, 1), &[0xcc; 512]).await;
+    });
+}
+
+#[test]
 fn the_next_part_of_a_long_write_does_not_start_after_a_preempt() {
     run(async {
         let world = World::new().await;

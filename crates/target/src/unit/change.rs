@@ -157,14 +157,17 @@ impl<D: BlockDevice> LogicalUnit<D> {
                     drain.push(unit);
                 }
             }
-            for (nexus, attention) in &consequences.attentions {
-                access.attention(nexus, *attention);
-            }
         }
         for unit in &drain {
             unit.gate.drain().await;
         }
-        self.access.lock().finish();
+        let mut access = self.access.lock();
+        access.finish();
+        // Not before: who is told of a release may use what it gives.
+        for (nexus, attention) in &consequences.attentions {
+            access.attention(nexus, *attention);
+        }
+        drop(access);
         fenced
     }
 
