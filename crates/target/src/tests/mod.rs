@@ -3,6 +3,7 @@
 mod admission;
 mod attentions;
 mod blocks;
+mod chaos;
 mod copying;
 mod device;
 mod exclusion;

@@ -41,7 +41,7 @@ const FENCES: [Fence; 6] = [
 const VICTIMS: [&str; 2] = ["stays", "comes-and-goes"];
 
 /// One of many ways to write the first logical unit, each victim to blocks of its own.
-async fn write_somehow(by: &Initiator, copy_list: &[u8], kind: usize, base: u64) {
+pub async fn write_somehow(by: &Initiator, copy_list: &[u8], kind: usize, base: u64) {
     let block = [0xbb; 512];
     let (cdb, data) = match kind % 8 {
         0 => (write(base, 1), block.to_vec()),
@@ -95,7 +95,7 @@ async fn write_somehow(by: &Initiator, copy_list: &[u8], kind: usize, base: u64)
     by.raw(0, &cdb.encode(), &data).await;
 }
 
-fn attach(world: &World, name: &str) -> Initiator {
+pub fn attach(world: &World, name: &str) -> Initiator {
     let session = loop {
         match world.target.attach(nexus(name), "192.0.2.1:40000") {
             Ok(session) => break session,
