@@ -178,7 +178,7 @@ fn block_limits(block: u64) -> BlockLimits {
     // All are small constants divided by 512 or 4096.
     let blocks = |bytes: u64| (bytes / block) as u32;
     BlockLimits {
-        write_same_non_zero: false,
+        write_same_non_zero: true,
         maximum_compare_and_write_blocks: COMPARE_AND_WRITE_MAX_BLOCKS,
         optimal_transfer_granularity_blocks: blocks(GRANULARITY_BYTES) as u16,
         maximum_transfer_blocks: blocks(TRANSFER_MAX_BYTES),

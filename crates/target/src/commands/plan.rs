@@ -1,7 +1,7 @@
 //! Checks of a decoded command that need the logical unit's size, and how much data it wants.
 
 use scsi::Sense;
-use scsi::cdb::{ByteCheck, Cdb, SanitizeAction, TransferSize, WriteSame};
+use scsi::cdb::{ByteCheck, Cdb, SanitizeAction, TransferSize};
 use scsi::sense::AdditionalSense;
 use volume::block_device::BlockDevice;
 
@@ -88,8 +88,9 @@ impl Plan {
                     return Err(Sense::invalid_field_in_cdb(1, Some(4)).into());
                 }
                 check.range(w.lba, w.length_blocks)?;
-                let blocks = write_same_blocks(unit, &w);
-                if blocks << unit.block_shift > WRITE_SAME_MAX_BYTES {
+                let bytes = u64::from(w.length_blocks) << unit.block_shift;
+                // WSNZ is one: no number of blocks is not everything to the end of the medium.
+                if bytes == 0 || bytes > WRITE_SAME_MAX_BYTES {
                     return Err(Sense::invalid_field_in_cdb(length_field(w.size), None).into());
                 }
                 let blocks = u64::from(!w.no_data_out_buffer);
@@ -167,14 +168,6 @@ impl Tolerance {
             Tolerance::WholeBlocks if announced.is_multiple_of(block) => plan(announced),
             _ => refuse(information_unit),
         }
-    }
-}
-
-/// How many blocks WRITE SAME writes: WSNZ is zero, so no number means to the end of the medium (SBC-3 5.42).
-pub(crate) fn write_same_blocks<D: BlockDevice>(unit: &LogicalUnit<D>, command: &WriteSame) -> u64 {
-    match command.length_blocks {
-        0 => unit.capacity_blocks().saturating_sub(command.lba),
-        blocks => blocks.into(),
     }
 }
 

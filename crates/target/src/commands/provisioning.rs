@@ -6,7 +6,7 @@ use scsi::lba_status::{self, LbaStatus, ProvisioningStatus};
 use scsi::{Sense, truncated, unmap};
 use volume::block_device::{BlockDevice, aligned_buffer};
 
-use super::plan::{UNMAP_MAX_DESCRIPTORS, write_same_blocks};
+use super::plan::UNMAP_MAX_DESCRIPTORS;
 use super::read_write::{CHUNK_BYTES, write_from};
 use super::{Reply, medium_failure};
 use crate::response::Failure;
@@ -23,7 +23,7 @@ pub(crate) async fn write_same<D: BlockDevice>(
 ) -> Result<Reply, Failure> {
     let admitted = task.admit()?;
     let block = task.data(data)?;
-    let blocks = write_same_blocks(admitted.unit(), command);
+    let blocks = u64::from(command.length_blocks);
     let _range = admitted.share(command.lba, blocks).await;
     // An unmapped block reads as zeroes (LBPRZ), so only zeroes may be unmapped (SBC-3 5.43); others are written.
     if block.iter().all(|byte| *byte == 0) {
