@@ -35,7 +35,7 @@ pub(super) fn register(
     }
 
     let own = nexuses(&sender.initiator, sender, topology, out.all_target_ports);
-    // docs/decisions/0002: as if received through each port, so a port registered with another key conflicts.
+    // docs/decisions/0004: as if received through each port, so a port registered with another key conflicts.
     let another_key = |nexus: &Nexus| {
         state
             .key_of(nexus)

@@ -369,7 +369,7 @@ fn losing_information_shuts_everyone_out_until_it_is_replaced() {
     assert_eq!(replaced.generation, 0);
 }
 
-/// docs/decisions/0002: with ALL_TG_PT the other ports of the initiator are registered, changed and unregistered with
+/// docs/decisions/0004: with ALL_TG_PT the other ports of the initiator are registered, changed and unregistered with
 /// the one that the command came through.
 #[test]
 fn all_target_ports_follow_each_other() {
