@@ -13,6 +13,9 @@ use crate::targets::ringfence::Ringfence;
 use crate::targets::tgt::Tgt;
 use crate::targets::{Target, TargetKind, loopback_portals};
 
+/// The suite looks at a SANITIZE while it goes on; on its 128 MiB volume this makes one last seven seconds.
+const SANITIZE_RATE: &str = "18M";
+
 /// One run of a task.
 #[derive(Debug)]
 pub struct Context {
@@ -66,7 +69,10 @@ impl Context {
     pub fn start_target(&self, folder: &Path, portals: usize) -> Result<Box<dyn Target>> {
         let portals = loopback_portals(portals)?;
         let mut target: Box<dyn Target> = match self.target_kind {
-            TargetKind::Ringfence => Box::new(Ringfence::new(self.ringfence()?, folder, portals)?),
+            TargetKind::Ringfence => Box::new(
+                Ringfence::new(self.ringfence()?, folder, portals)?
+                    .with_sanitize_rate(SANITIZE_RATE),
+            ),
             TargetKind::Tgt => Box::new(Tgt::new(folder, portals)?),
         };
         target.start()?;

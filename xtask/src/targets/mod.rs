@@ -54,6 +54,12 @@ pub trait Target {
     /// When the target refuses.
     fn create_volume(&mut self, name: &str, size_mib: u32, block_size_bytes: u32) -> Result<u16>;
 
+    /// Lets every initiator only read a volume.
+    ///
+    /// # Errors
+    /// When the target refuses.
+    fn make_read_only(&mut self, name: &str) -> Result<()>;
+
     /// The URL of a volume for libiscsi and QEMU.
     fn url(&self, portal: usize, lun: u16) -> String {
         format!("iscsi://{}/{}/{lun}", self.portals()[portal], self.name())

@@ -23,6 +23,7 @@ pub struct Ringfence {
     portals: Vec<SocketAddr>,
     name: String,
     chap_file: Option<PathBuf>,
+    sanitize_rate: Option<&'static str>,
     process: Option<Background>,
 }
 
@@ -40,6 +41,7 @@ impl Ringfence {
             portals,
             name: "iqn.2026-11.dev.ringfence:test".into(),
             chap_file: None,
+            sanitize_rate: None,
             process: None,
         })
     }
@@ -99,6 +101,13 @@ impl Ringfence {
             .with_context(|| format!("ringfence {} --json printed\n{text}", args.join(" ")))
     }
 
+    /// Paces SANITIZE: so many bytes a second, with a unit.
+    #[must_use]
+    pub fn with_sanitize_rate(mut self, rate: &'static str) -> Self {
+        self.sanitize_rate = Some(rate);
+        self
+    }
+
     /// Adds a device backed by a sparse file.
     ///
     /// # Errors
@@ -140,6 +149,9 @@ impl Ringfence {
         }
         if let Some(file) = &self.chap_file {
             serve.arg("--chap-file").arg(file);
+        }
+        if let Some(rate) = self.sanitize_rate {
+            serve.args(["--sanitize-rate", rate]);
         }
         serve
     }
@@ -189,6 +201,10 @@ impl Target for Ringfence {
 
     fn portals(&self) -> &[SocketAddr] {
         &self.portals
+    }
+
+    fn make_read_only(&mut self, name: &str) -> Result<()> {
+        self.cli_ok(&["grant", name, "*", "ro"]).map(drop)
     }
 
     fn create_volume(&mut self, name: &str, size_mib: u32, block_size_bytes: u32) -> Result<u16> {

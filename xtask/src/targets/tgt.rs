@@ -155,6 +155,10 @@ impl Target for Tgt {
         &self.portals
     }
 
+    fn make_read_only(&mut self, name: &str) -> Result<()> {
+        anyhow::bail!("{name}: the harness has no way to make a volume of tgt read-only")
+    }
+
     fn create_volume(&mut self, name: &str, size_mib: u32, block_size_bytes: u32) -> Result<u16> {
         let path = self.folder.join(format!("{name}.img"));
         std::fs::File::create(&path)?.set_len(u64::from(size_mib) << 20)?;
