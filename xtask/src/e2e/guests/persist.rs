@@ -272,7 +272,10 @@ fn clear(a: &mut Node, b: &mut Node) -> Result<()> {
     b.out(&format!("--clear --param-rk={B}"), GOOD)?;
     a.expect_attention("Reservations preempted")?;
     let keys = a.read("--read-keys")?;
-    ensure!(keys.contains("no registered reservation keys"), "{keys}");
+    ensure!(
+        keys.contains("there are NO registered reservation keys"),
+        "{keys}"
+    );
     Ok(())
 }
 
