@@ -92,6 +92,31 @@ pub(crate) async fn or_write<D: BlockDevice>(
     Ok(Reply::good())
 }
 
+/// A WRITE whose data ends within a block, because the initiator announced less than the CDB asks for: what came is
+/// written, and the rest of its last block stays as it is.
+pub(crate) async fn write_partial<D: BlockDevice>(
+    task: &Task<D>,
+    command: &Transfer,
+    mut data: Bytes,
+) -> Result<Reply, Failure> {
+    let block = task.attached().unit.block_bytes();
+    let length = data.len() as u64;
+    let (admitted, _range) = exclude(task, command.lba, length.div_ceil(block)).await?;
+    let whole_blocks = length / block;
+    // Below the length, which is one of a slice.
+    let whole = data.split_to((whole_blocks * block) as usize);
+    write_from(&admitted, command.lba, whole).await?;
+    let last = command.lba + whole_blocks;
+    let mut medium = read_into(&admitted, last, aligned_buffer(block as usize)).await?;
+    medium[..data.len()].copy_from_slice(&data);
+    admitted.recheck()?;
+    write_from(&admitted, last, medium.freeze()).await?;
+    if command.fua {
+        flush(&admitted, command.lba).await?;
+    }
+    Ok(Reply::good())
+}
+
 /// WRITE ATOMIC(16) (SBC-4 5.48): all or nothing, through a power cut too, and durable at the answer.
 pub(crate) async fn write_atomic<D: BlockDevice>(
     task: &Task<D>,

@@ -46,7 +46,7 @@ impl Plan {
             }
             Cdb::Write(t) => {
                 check.transfer(t.size, t.lba, t.length_blocks)?;
-                (u64::from(t.length_blocks) * block, Tolerance::WholeBlocks)
+                (u64::from(t.length_blocks) * block, Tolerance::Anything)
             }
             Cdb::WriteAndVerify(v) => {
                 check.transfer(v.size, v.lba, v.length_blocks)?;
@@ -136,6 +136,8 @@ enum Tolerance {
     Exact,
     /// More is left alone, less is an error.
     Longer,
+    /// More is left alone; less is taken, and the rest of the blocks stays as it is.
+    Anything,
     /// More is left alone; of less, whole blocks are taken.
     WholeBlocks,
     /// A parameter list: more is left alone, less is PARAMETER LIST LENGTH ERROR.
@@ -165,6 +167,7 @@ impl Tolerance {
             _ if announced == wanted => plan(wanted),
             Tolerance::Exact if wanted > 0 => refuse(information_unit),
             _ if announced > wanted => plan(wanted),
+            Tolerance::Anything => plan(announced),
             Tolerance::WholeBlocks if announced.is_multiple_of(block) => plan(announced),
             _ => refuse(information_unit),
         }

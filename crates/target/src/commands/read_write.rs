@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use scsi::cdb::Transfer;
 use volume::block_device::{BlockDevice, aligned_buffer};
 
+use super::exclusive::write_partial;
 use super::{Reply, medium_failure};
 use crate::response::Failure;
 use crate::task::{Admitted, Task};
@@ -75,8 +76,11 @@ pub(crate) async fn write<D: BlockDevice>(
     transfer: &Transfer,
     data: Bytes,
 ) -> Result<Reply, Failure> {
-    let admitted = task.admit()?;
     let data = task.data(data)?;
+    if !(data.len() as u64).is_multiple_of(task.attached().unit.block_bytes()) {
+        return Box::pin(write_partial(task, transfer, data)).await;
+    }
+    let admitted = task.admit()?;
     let blocks = data.len() as u64 >> admitted.unit().block_shift;
     let _range = admitted.share(transfer.lba, blocks).await;
     write_from(&admitted, transfer.lba, data).await?;

@@ -150,10 +150,20 @@ fn short_and_long_data_out() {
             (Status::Good, Some(512))
         );
         // Not a whole block.
-        let response = a.send(write(0, 1), &[3; 200]).await;
+        let response = a.send(write(0, 3), &[3; 512 + 200]).await;
+        assert_eq!(response.status, Status::Good);
+        assert_eq!(response.transfer_length_bytes, Some(3 * 512));
+        let expected = [&[3; 712][..], &[1; 312]].concat();
+        assert_eq!(a.good(read(0, 2), &[]).await, expected);
+        // A command that has to compare all of it.
+        let all = Cdb::Verify(verify(0, 1, ByteCheck::Compare));
+        let response = a.send(all, &[3; 200]).await;
         assert_eq!(response.transfer_length_bytes, Some(512));
-        let additional = sense(&response).unwrap().additional;
-        assert_eq!((additional.code, additional.qualifier), (0x0e, 0x03));
+        assert_eq!(
+            sense(&response).unwrap().additional,
+            AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT
+        );
+        a.good(write(0, 2), &[1; 1024]).await;
         // More than wanted.
         let response = a.send(write(0, 1), &[4; 1024]).await;
         assert_eq!(
