@@ -1,8 +1,9 @@
 //! The limit of what any target could do behind these sockets: a responder that answers READs with fixed bytes, does
 //! nothing else and touches no disk.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -12,6 +13,8 @@ use crate::e2e::wire::{Pdu, opcode};
 
 const THREAD: &str = "canned";
 const WINDOW: u32 = 128;
+/// How long it looks for the next command before it sleeps: no target that sleeps at once can be a limit.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// Starts the responder; it goes on until the process ends.
 ///
@@ -50,7 +53,7 @@ fn serve(mut stream: TcpStream) -> Result<()> {
     let mut output = Vec::new();
     let mut status_sn = 1_u32;
     loop {
-        let received = stream.read(&mut input[filled..])?;
+        let received = read_looking(&mut stream, &mut input[filled..])?;
         if received == 0 {
             return Ok(());
         }
@@ -66,6 +69,23 @@ fn serve(mut stream: TcpStream) -> Result<()> {
         filled -= taken;
         stream.write_all(&output)?;
         output.clear();
+    }
+}
+
+/// Reads what is there; sleeps only when nothing has come for a while.
+fn read_looking(stream: &mut TcpStream, input: &mut [u8]) -> Result<usize> {
+    let start = Instant::now();
+    stream.set_nonblocking(true)?;
+    let mut result = stream.read(input);
+    while start.elapsed() < LOOK
+        && matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    {
+        result = stream.read(input);
+    }
+    stream.set_nonblocking(false)?;
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(stream.read(input)?),
+        result => Ok(result?),
     }
 }
 

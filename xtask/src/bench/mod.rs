@@ -242,11 +242,15 @@ fn machine() -> Result<String> {
     ))
 }
 
-/// Writes every file once, so that none has holes and all are in the page cache.
+/// Writes every file once, so that none has holes and all are in the page cache. By pages: newer kernels keep what was
+/// written in one large piece as one large folio, and ext4 then walks hundreds of buffer heads for each small write.
+/// That would be a measurement of ext4, the same for every target.
 fn fill(subjects: &Subjects) -> Result<()> {
     let pattern = Pattern {
         write: true,
-        ..KIB_256
+        random: false,
+        depth: 32,
+        ..KIB_4
     };
     for subject in subjects.real() {
         let mut session =
