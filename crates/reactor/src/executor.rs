@@ -298,7 +298,8 @@ impl Core {
                 if self.driver.has_events() {
                     parked = self.driver.park(Some(Duration::ZERO));
                 } else {
-                    std::hint::spin_loop();
+                    // Who wants this CPU may have it: often the client, whose next request is what is waited for.
+                    std::thread::yield_now();
                 }
             }
         } else {

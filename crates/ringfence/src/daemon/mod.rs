@@ -185,6 +185,10 @@ fn start_logging() {
         .try_init();
 }
 
+/// How long a data reactor that has run out of work looks for more before it sleeps, while its waits are about that short:
+/// longer than the next command of a client of depth 1 takes to come, and than a CPU takes to be woken.
+const SPIN: Duration = Duration::from_micros(50);
+
 fn start_reactors(args: &ServeArgs) -> Result<(reactor::Runtime, reactor::Runtime), Failure> {
     let backend = match args.io {
         IoEngine::Auto => BackendChoice::Auto,
@@ -193,6 +197,7 @@ fn start_reactors(args: &ServeArgs) -> Result<(reactor::Runtime, reactor::Runtim
     };
     let mut config = reactor::Config {
         backend,
+        spin: SPIN,
         ..reactor::Config::default()
     };
     if let Some(reactors) = args.reactors {
@@ -201,6 +206,7 @@ fn start_reactors(args: &ServeArgs) -> Result<(reactor::Runtime, reactor::Runtim
     let control = reactor::Config {
         reactors: 1,
         name: "control-reactor".to_owned(),
+        spin: Duration::ZERO,
         ..config.clone()
     };
     let start = |config: &reactor::Config| {
