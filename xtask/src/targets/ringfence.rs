@@ -151,7 +151,8 @@ impl Ringfence {
             serve.arg("--chap-file").arg(file);
         }
         if let Some(rate) = self.sanitize_rate {
-            serve.args(["--sanitize-rate", rate]);
+            // libiscsi's test of it sleeps for a minute and answers no ping meanwhile.
+            serve.args(["--sanitize-rate", rate, "--nop-interval", "0"]);
         }
         serve
     }

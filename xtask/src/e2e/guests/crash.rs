@@ -19,11 +19,11 @@ pub fn kill_during_io(lab: &mut Lab) -> Result<()> {
     let listed_before = listed_keys(lab, &disk.volume)?;
 
     lab.guests[0].ok(&format!(
-        "(fio --name=job --filename={path} --size=16m --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --direct=1 \
+        "(fio --name=job --filename=$(readlink -f {path}) --size=16m --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --direct=1 \
          --ioengine=libaio --iodepth=8 --thread --rate_iops=250; echo exit $?) >/tmp/fio.log 2>&1 &"
     ))?;
     for _ in 0..2 {
-        lab.guests[0].ok("sleep 2; ! grep -q ^exit /tmp/fio.log")?;
+        lab.guests[0].ok("sleep 2; ! grep ^exit /tmp/fio.log || { cat /tmp/fio.log; exit 1; }")?;
         lab.target.common().kill()?;
         lab.guests[0].ok("sleep 1")?;
         lab.target.common().start()?;
