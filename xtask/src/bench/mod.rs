@@ -401,12 +401,8 @@ fn measure_reservations(subjects: &Subjects, folder: &Path, rounds: u32) -> Resu
     let [ours, theirs] = times;
     let mut rows = Vec::new();
     for (index, (name, _)) in reservations::ACTIONS.into_iter().enumerate() {
-        // A change of registrations is two writes and flushes, pages then header; of the reservation alone, the header.
-        let needed = if matches!(name, "REGISTER" | "PREEMPT") {
-            2.0
-        } else {
-            1.0
-        };
+        // A new registration is two writes and flushes, slot page then header; everything else is the header alone.
+        let needed = if name == "REGISTER" { 2.0 } else { 1.0 };
         rows.push(Row {
             measure: format!("{name}, µs (limit: {needed} × write + fdatasync)"),
             ours: ours[index].clone(),

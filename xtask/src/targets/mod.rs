@@ -3,7 +3,7 @@
 pub mod ringfence;
 pub mod tgt;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 
@@ -66,22 +66,26 @@ pub trait Target {
     }
 }
 
-/// A free TCP port on the loopback interface.
-///
-/// # Errors
-/// When the kernel has none.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+/// A free TCP port of a loopback address.
+fn free_port(address: IpAddr) -> Result<u16> {
+    Ok(std::net::TcpListener::bind((address, 0))?
         .local_addr()?
         .port())
 }
 
-/// `count` portals on the loopback interface, each with a free port.
+/// `count` portals on the loopback interface, in turn of IPv4 and IPv6, each with a free port.
 ///
 /// # Errors
-/// As for [`free_port`].
+/// When the kernel has none.
 pub fn loopback_portals(count: usize) -> Result<Vec<SocketAddr>> {
+    let addresses = [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ];
     (0..count)
-        .map(|_| Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?))))
+        .map(|index| {
+            let address = addresses[index % 2];
+            Ok(SocketAddr::new(address, free_port(address)?))
+        })
         .collect()
 }
