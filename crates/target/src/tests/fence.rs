@@ -348,3 +348,34 @@ async fn keys_or_not_ready(by: &Initiator) -> bool {
     });
     by.send(cdb, &[]).await.status == Status::Good
 }
+
+#[test]
+fn nobody_is_fenced_while_a_restart_could_write_for_the_victim() {
+    run(async {
+        let world = World::new().await;
+        let (a, b) = cluster(&world).await;
+        let atomic = || {
+            Cdb::WriteAtomic16(scsi::cdb::WriteAtomic16 {
+                lba: 0,
+                boundary_blocks: 0,
+                length_blocks: 1,
+                dpo: false,
+                fua: false,
+            })
+        };
+        // The intent may have reached the device, and cannot be removed again.
+        world.device.writes.close();
+        let data = [0xbb; 512];
+        let mut write = pin!(b.send(atomic(), &data));
+        assert!(stuck(write.as_mut()).await);
+        world.device.fail_writes.store(true, SeqCst);
+        world.device.writes.open();
+        write.await;
+        world.device.fail_writes.store(false, SeqCst);
+        let response = pr_out(&a, Action::Preempt, 5, 1, 2).await;
+        assert_eq!(response.status, Status::CheckCondition);
+        assert_eq!(keys(&a).await.1, [1, 2], "refused before anything changed");
+        // What takes nothing away still works.
+        pr(&a, Action::Register, 0, 1, 3).await;
+    });
+}

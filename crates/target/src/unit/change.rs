@@ -81,6 +81,10 @@ impl<D: BlockDevice> LogicalUnit<D> {
         };
         let step = machine::step(&current.reservations, &topology, &sender.nexus, command)
             .map_err(refusal)?;
+        let narrows = !step.effects.narrowed.is_empty();
+        if narrows {
+            self.can_fence()?;
+        }
         if step.effects.persist {
             match self.persist(&current.reservations, &step.state).await {
                 Ok(()) => {}
@@ -111,7 +115,21 @@ impl<D: BlockDevice> LogicalUnit<D> {
             };
             self.record(Some(sender), kind);
         }
+        // An atomic write that the drain waited for may have left its intent behind.
+        if narrows {
+            self.can_fence()?;
+        }
         Ok(())
+    }
+
+    /// An answer that somebody is fenced must stay true over a restart, which replays intents of atomic writes: while
+    /// one could not be removed, the answer is an error.
+    fn can_fence(&self) -> Result<(), Failure> {
+        let Some(reason) = self.volume.writes_refused() else {
+            return Ok(());
+        };
+        tracing::error!(lun = self.lun, %reason, "nobody can be fenced until the pool is opened again");
+        Err(Sense::internal_target_failure().into())
     }
 
     /// Applies an event to the reservations: nothing that must be durable comes of the events used here.

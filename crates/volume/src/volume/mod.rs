@@ -121,6 +121,12 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
+    /// Why every write is refused until the pool is opened again; `None` in health. While an intent of an atomic write
+    /// could not be removed, opening may still write it in place: nobody may be told that its sender is fenced.
+    pub fn writes_refused(&self) -> Option<Arc<String>> {
+        self.refuse_writes.load_full()
+    }
+
     /// Identity of the volume.
     pub fn uuid(&self) -> Uuid {
         self.uuid
