@@ -67,11 +67,25 @@ impl Context {
     /// # Errors
     /// When it does not start.
     pub fn start_target(&self, folder: &Path, portals: usize) -> Result<Box<dyn Target>> {
+        self.start_target_on(folder, portals, None)
+    }
+
+    /// The same, with an I/O engine for ringfence that is not its own choice.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_target_on(
+        &self,
+        folder: &Path,
+        portals: usize,
+        io: Option<&'static str>,
+    ) -> Result<Box<dyn Target>> {
         let portals = loopback_portals(portals)?;
         let mut target: Box<dyn Target> = match self.target_kind {
             TargetKind::Ringfence => Box::new(
                 Ringfence::new(self.ringfence()?, folder, portals)?
-                    .with_sanitize_rate(SANITIZE_RATE),
+                    .with_sanitize_rate(SANITIZE_RATE)
+                    .with_io(io),
             ),
             TargetKind::Tgt => Box::new(Tgt::new(folder, portals)?),
         };

@@ -98,7 +98,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "libiscsi-4096",
-        about: "the same with 4096-byte blocks",
+        about: "the same with 4096-byte blocks, on the epoll fall-back",
         real_clients: true,
         run: |context| libiscsi::run(context, 4096),
     },

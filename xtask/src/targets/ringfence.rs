@@ -24,6 +24,7 @@ pub struct Ringfence {
     name: String,
     chap_file: Option<PathBuf>,
     sanitize_rate: Option<&'static str>,
+    io: Option<&'static str>,
     process: Option<Background>,
 }
 
@@ -42,6 +43,7 @@ impl Ringfence {
             name: "iqn.2026-11.dev.ringfence:test".into(),
             chap_file: None,
             sanitize_rate: None,
+            io: None,
             process: None,
         })
     }
@@ -108,6 +110,13 @@ impl Ringfence {
         self
     }
 
+    /// Chooses the I/O engine of the reactors (`io_uring` or `epoll`).
+    #[must_use]
+    pub fn with_io(mut self, io: Option<&'static str>) -> Self {
+        self.io = io;
+        self
+    }
+
     /// Adds a device backed by a sparse file.
     ///
     /// # Errors
@@ -149,6 +158,9 @@ impl Ringfence {
         }
         if let Some(file) = &self.chap_file {
             serve.arg("--chap-file").arg(file);
+        }
+        if let Some(io) = self.io {
+            serve.args(["--io", io]);
         }
         if let Some(rate) = self.sanitize_rate {
             // libiscsi's test of it sleeps for a minute and answers no ping meanwhile.
