@@ -295,9 +295,10 @@ fn register_and_move(a: &mut Node, b: &mut Node) -> Result<()> {
     b.out(&format!("--register --param-sark={B}"), GOOD)?;
     let to = transport_id(b)?;
     let arguments = format!("--relative-target-port=1 --transport-id={to}");
+    // Nothing is reserved, so there is nothing to move (SPC-4 5.13.8).
     a.out(
         &format!("--register-move --param-rk={A} --param-sark={B} {arguments}"),
-        RESERVATION_CONFLICT,
+        ILLEGAL_REQUEST,
     )?;
     a.out(&format!("--reserve --param-rk={A} --prout-type=1"), GOOD)?;
     a.out(
