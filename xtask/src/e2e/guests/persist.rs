@@ -154,11 +154,13 @@ pub fn service_actions(lab: &mut Lab) -> Result<()> {
     clear(&mut a, &mut b)?;
     register_and_move(&mut a, &mut b)?;
     specify_initiator_ports(&mut a, &mut b)?;
-    // Nothing has been lost, so there is nothing to replace (SPC-4 5.12.11.2.9).
-    a.out(
-        &format!("--replace-lost --param-rk=0 --param-sark={A} --prout-type=5"),
-        ILLEGAL_REQUEST,
-    )?;
+    // Nothing has been lost, so there is nothing to replace (docs/decisions/0003): a stranger has a conflict, a
+    // registrant an illegal request.
+    let replace = format!("--replace-lost --param-rk=0 --param-sark={A} --prout-type=5");
+    a.out(&replace, RESERVATION_CONFLICT)?;
+    a.out(&format!("--register --param-sark={A}"), GOOD)?;
+    a.out(&replace, ILLEGAL_REQUEST)?;
+    a.out(&format!("--clear --param-rk={A}"), GOOD)?;
     let capabilities = a.read("--report-capabilities")?;
     for part in [
         "Compatible Reservation Handling(CRH): 1",
