@@ -56,13 +56,23 @@ pub(crate) async fn compare_and_write<D: BlockDevice>(
     if let Some(offset) = first_difference(&medium, expected) {
         return Err(Sense::miscompare(offset).into());
     }
-    admitted.recheck()?;
     // A copy, so that the buffer is aligned although it is the second half of one.
     let mut buffer = medium;
     buffer.copy_from_slice(new);
-    write_from(&admitted, command.lba, buffer.freeze()).await?;
-    if command.fua {
-        flush(&admitted, command.lba).await?;
+    write_back(&admitted, command.lba, buffer, command.fua).await
+}
+
+/// Writes what was read and changed, if the nexus still may.
+async fn write_back<D: BlockDevice>(
+    admitted: &Admitted<'_, D>,
+    lba: u64,
+    medium: BytesMut,
+    fua: bool,
+) -> Result<Reply, Failure> {
+    admitted.recheck()?;
+    write_from(admitted, lba, medium.freeze()).await?;
+    if fua {
+        flush(admitted, lba).await?;
     }
     Ok(Reply::good())
 }
@@ -84,12 +94,7 @@ pub(crate) async fn or_write<D: BlockDevice>(
     for (old, new) in medium.iter_mut().zip(&data) {
         *old |= new;
     }
-    admitted.recheck()?;
-    write_from(&admitted, command.lba, medium.freeze()).await?;
-    if command.fua {
-        flush(&admitted, command.lba).await?;
-    }
-    Ok(Reply::good())
+    write_back(&admitted, command.lba, medium, command.fua).await
 }
 
 /// A WRITE whose data ends within a block, because the initiator announced less than the CDB asks for: what came is
