@@ -94,7 +94,7 @@ fn serve(
     let pool = pool::open_pool(&mut devices, &control_handle, log)?;
 
     let target_name = args.target_name.clone().unwrap_or_else(default_target_name);
-    let listening = portals::bind(&args.portals, &control_handle, data.handles())?;
+    let listening = portals::bind(&args.portals, &control_handle, &data.reactors())?;
     let portals = listening.infos.clone();
     let audit = Arc::new(Audit::new(log.clone()));
     let target = Target::new(

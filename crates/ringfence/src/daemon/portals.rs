@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use async_lock::OnceCell;
-use reactor::{FileDevice, Handle, TcpListener};
+use reactor::{FileDevice, Handle, Reactors, TcpListener};
 
 use super::patience;
 use crate::cli::serve::DEFAULT_PORT;
@@ -26,7 +26,7 @@ pub struct Portals {
 pub fn bind(
     wanted: &[SocketAddr],
     control: &Handle,
-    reactors: &[Handle],
+    reactors: &Reactors,
 ) -> Result<Portals, Failure> {
     let default = [SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))];
     let wanted = if wanted.is_empty() { &default } else { wanted };
@@ -39,7 +39,7 @@ pub fn bind(
         let address = patience::until(deadline, || {
             let service = Arc::clone(&portals.service);
             let index = portals.infos.len();
-            listen(address, index, service, control, reactors.to_vec())
+            listen(address, index, service, control, reactors.clone())
         })?;
         portals.infos.push(PortalInfo {
             address,
@@ -55,7 +55,7 @@ fn listen(
     index: usize,
     service: Arc<OnceCell<Arc<Service<FileDevice>>>>,
     control: &Handle,
-    reactors: Vec<Handle>,
+    reactors: Reactors,
 ) -> Result<SocketAddr, Failure> {
     let (bound, result) = mpsc::sync_channel(1);
     // The task lives as long as its reactor.

@@ -21,7 +21,7 @@ use ::iscsi::target::{ChapConfig, Config};
 use ::target::Target;
 use event_listener::Event;
 use futures_lite::future;
-use reactor::{Accepted, Handle, TcpListener};
+use reactor::{Accepted, Handle, Reactors, TcpListener};
 use volume::block_device::BlockDevice;
 
 pub use registry::SessionInfo;
@@ -119,9 +119,8 @@ impl<D: BlockDevice> Service<D> {
         self: Arc<Self>,
         listener: TcpListener,
         index: usize,
-        reactors: Vec<Handle>,
+        reactors: Reactors,
     ) {
-        let mut turn = index;
         loop {
             let stopped = self.stop.listen();
             if self.is_stopping() {
@@ -135,8 +134,7 @@ impl<D: BlockDevice> Service<D> {
             match accepted {
                 None => return,
                 Some(Ok(accepted)) => {
-                    turn = turn.wrapping_add(1);
-                    self.start(accepted, index, pick(&reactors, turn));
+                    self.start(accepted, index, reactors.pick());
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, portal = %self.portals[index].address, "cannot accept");
@@ -146,9 +144,8 @@ impl<D: BlockDevice> Service<D> {
         }
     }
 
-    fn start(self: &Arc<Self>, accepted: Accepted, index: usize, reactor: Option<&Handle>) {
+    fn start(self: &Arc<Self>, accepted: Accepted, index: usize, reactor: &Handle) {
         let peer = accepted.peer_addr();
-        let Some(reactor) = reactor else { return };
         if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             let reason = format!("{MAX_CONNECTIONS} connections are served already");
@@ -197,12 +194,4 @@ impl<D: BlockDevice> Service<D> {
             let _ = reactor::timeout(Duration::from_millis(100), self.registry.empty()).await;
         }
     }
-}
-
-/// The reactor with the fewest connections; in turn where there are several.
-fn pick(reactors: &[Handle], turn: usize) -> Option<&Handle> {
-    let count = reactors.len();
-    (0..count)
-        .map(|step| &reactors[(turn + step) % count])
-        .min_by_key(|reactor| reactor.stream_count())
 }
