@@ -14,6 +14,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -62,6 +63,16 @@ pub trait BlockDevice: Send + Sync + 'static {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> impl Future<Output = io::Result<Allocation>>;
+
+    /// Operations that were given to the device and have not ended, those whose futures were dropped included: as long
+    /// as there are any, what they were to write may still land. Never too small.
+    fn in_flight(&self) -> u64;
+
+    /// Time since some fixed moment, on the clock of the runtime that drives the device; it never goes back.
+    fn now(&self) -> Duration;
+
+    /// Waits for `duration` on that clock.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
 }
 
 /// A run of a device that is wholly allocated or wholly deallocated.

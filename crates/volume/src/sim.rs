@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -122,6 +123,7 @@ struct Inner {
     disks: Vec<Disk>,
     log: Vec<Event>,
     recording: bool,
+    now: Duration,
     initial: Vec<Image>,
 }
 
@@ -402,11 +404,6 @@ impl SimDevice {
         }
         Ok(())
     }
-
-    /// Operations that were started and not finished.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::SeqCst)
-    }
 }
 
 impl BlockDevice for SimDevice {
@@ -481,5 +478,22 @@ impl BlockDevice for SimDevice {
             allocated,
             length_bytes: (next * CHUNK_BYTES - offset_bytes).min(length_bytes),
         })
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::SeqCst) as u64
+    }
+
+    fn now(&self) -> Duration {
+        self.world.inner.lock().now
+    }
+
+    /// Time goes on by a millisecond whenever somebody who sleeps is looked at.
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now() + duration;
+        while self.now() < until {
+            self.world.inner.lock().now += Duration::from_millis(1);
+            futures_lite::future::yield_now().await;
+        }
     }
 }

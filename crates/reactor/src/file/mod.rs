@@ -9,8 +9,9 @@ mod zero;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use volume::block_device::{Allocation, BlockDevice};
@@ -171,5 +172,19 @@ impl BlockDevice for FileDevice {
         length_bytes: u64,
     ) -> std::io::Result<Allocation> {
         zero::allocation(self, offset_bytes, length_bytes).await
+    }
+
+    fn in_flight(&self) -> u64 {
+        // Every operation holds the file until it has ended, also one that nobody waits for any more.
+        Arc::strong_count(&self.fd) as u64 - 1
+    }
+
+    fn now(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        crate::time::sleep(duration).await;
     }
 }

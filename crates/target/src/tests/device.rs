@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use event_listener::{Event, listener};
@@ -95,6 +96,8 @@ pub struct TestDevice {
     pub dawdle: AtomicBool,
     pub fail_writes: AtomicBool,
     pub fail_reads: AtomicBool,
+    /// Goes on while somebody sleeps.
+    clock_ms: AtomicU64,
 }
 
 impl TestDevice {
@@ -107,6 +110,7 @@ impl TestDevice {
             dawdle: AtomicBool::new(false),
             fail_writes: AtomicBool::new(false),
             fail_reads: AtomicBool::new(false),
+            clock_ms: AtomicU64::new(0),
         }
     }
 
@@ -249,5 +253,21 @@ impl BlockDevice for TestDevice {
             allocated: first,
             length_bytes: end.min(offset + length) - offset,
         })
+    }
+
+    fn in_flight(&self) -> u64 {
+        0
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.clock_ms.load(SeqCst))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now() + duration;
+        while self.now() < until {
+            self.clock_ms.fetch_add(1, SeqCst);
+            futures_lite::future::yield_now().await;
+        }
     }
 }
