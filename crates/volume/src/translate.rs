@@ -6,21 +6,27 @@
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::config::{Extent, PlexLayout, VolumeRecord};
+use crate::config::{Extent, MAX_PLEXES, Plex, PlexLayout, VolumeRecord};
 use crate::error::VolumeError;
 
 /// A region of a volume's address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// What a VM sees.
-    Public,
+    /// What a VM sees: one of its copies, by position.
+    Public {
+        /// Which plex, from 0.
+        plex: usize,
+    },
+    /// A plex's intents of atomic writes and its region log.
+    Log {
+        /// Which plex, from 0.
+        plex: usize,
+    },
     /// The private region with the registrations: one of its replicas, by position.
     Keys {
         /// Which replica, from 0.
         replica: usize,
     },
-    /// The private region with the intents of atomic writes.
-    Intent,
 }
 
 /// A run of a device that backs a run of a region.
@@ -41,27 +47,38 @@ pub struct DeviceRange {
 /// The ranges of one translation, in address order, without a heap allocation when there is one.
 pub type DeviceRanges = SmallVec<[DeviceRange; 1]>;
 
+/// A plex compiled for translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PlexMap {
+    uuid: Uuid,
+    replaces: Option<Uuid>,
+    /// Bytes of a stripe unit; `None` for one column.
+    stripe_unit_bytes: Option<u64>,
+    /// By column, the runs in the order of the column's own addresses.
+    columns: Vec<Vec<DeviceRange>>,
+    log: DeviceRange,
+    /// Positions in [`Map::devices`].
+    devices: Vec<usize>,
+}
+
 /// A volume's record compiled for translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
     size_bytes: u64,
     devices: Vec<Uuid>,
     data_devices: usize,
-    public: Vec<DeviceRange>,
+    plexes: Vec<PlexMap>,
     keys: Vec<DeviceRange>,
-    intent: DeviceRange,
 }
 
 /// Why a volume's record has no valid map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// A layout this version cannot serve.
-    #[error("{plexes} plexes with {columns} columns: this version serves one plex with one column")]
-    Unsupported {
-        /// Number of plexes.
-        plexes: usize,
-        /// Number of columns of the first.
-        columns: usize,
+    /// Numbers of plexes, columns or bytes of a stripe unit that cannot be.
+    #[error("{problem}")]
+    Layout {
+        /// What is wrong.
+        problem: String,
     },
     /// No replica of the private region.
     #[error("the volume has no private region")]
@@ -87,11 +104,155 @@ pub enum MapError {
     /// The extents are shorter than the volume.
     #[error("the extents hold {backed_bytes} bytes of the volume's {size_bytes}")]
     TooShort {
-        /// Sum of the extents in bytes.
+        /// What they hold, in bytes.
         backed_bytes: u64,
         /// Size of the volume in bytes.
         size_bytes: u64,
     },
+}
+
+/// Smallest and largest stripe unit in bytes.
+pub const STRIPE_UNIT_BYTES: std::ops::RangeInclusive<u64> = 4096..=16 << 20;
+
+/// Bytes that a plex with these columns can hold, by their lengths; `None` when it is more than can be counted.
+pub fn capacity_bytes(layout: PlexLayout, columns: impl Iterator<Item = u64>) -> Option<u64> {
+    match layout {
+        PlexLayout::Linear => columns.take(1).next(),
+        PlexLayout::Striped { stripe_unit_bytes } => {
+            let (shortest, count) = columns.fold((u64::MAX, 0u64), |(shortest, count), length| {
+                (shortest.min(length), count + 1)
+            });
+            (shortest / stripe_unit_bytes)
+                .checked_mul(stripe_unit_bytes)?
+                .checked_mul(count)
+        }
+    }
+}
+
+impl PlexMap {
+    fn new(devices: &mut Vec<Uuid>, plex: &Plex, size_bytes: u64) -> Result<PlexMap, MapError> {
+        let layout = |problem: String| MapError::Layout { problem };
+        let stripe_unit_bytes = match plex.layout {
+            PlexLayout::Linear => {
+                if plex.columns.len() != 1 {
+                    let count = plex.columns.len();
+                    return Err(layout(format!("a linear plex with {count} columns")));
+                }
+                None
+            }
+            PlexLayout::Striped { stripe_unit_bytes } => {
+                if !stripe_unit_bytes.is_power_of_two()
+                    || !STRIPE_UNIT_BYTES.contains(&stripe_unit_bytes)
+                {
+                    return Err(layout(format!(
+                        "a stripe unit of {stripe_unit_bytes} bytes"
+                    )));
+                }
+                if plex.columns.is_empty() {
+                    return Err(layout("a striped plex without columns".into()));
+                }
+                Some(stripe_unit_bytes)
+            }
+        };
+        let mut columns = Vec::with_capacity(plex.columns.len());
+        let mut lengths = Vec::with_capacity(plex.columns.len());
+        for column in &plex.columns {
+            let mut runs = Vec::with_capacity(column.extents.len());
+            let mut length = 0u64;
+            for extent in &column.extents {
+                runs.push(range(devices, length, extent)?);
+                let impossible = MapError::Impossible {
+                    device: extent.device,
+                    offset_bytes: extent.offset_bytes,
+                    length_bytes: extent.length_bytes,
+                };
+                length = length.checked_add(extent.length_bytes).ok_or(impossible)?;
+            }
+            columns.push(runs);
+            lengths.push(length);
+        }
+        let backed_bytes = capacity_bytes(plex.layout, lengths.into_iter())
+            .ok_or_else(|| layout("a plex with more bytes than can be counted".into()))?;
+        if backed_bytes < size_bytes {
+            return Err(MapError::TooShort {
+                backed_bytes,
+                size_bytes,
+            });
+        }
+        let log = range(devices, 0, &plex.log)?;
+        let mut own: Vec<usize> = columns
+            .iter()
+            .flatten()
+            .chain(std::iter::once(&log))
+            .map(|run| run.device_index)
+            .collect();
+        own.sort_unstable();
+        own.dedup();
+        Ok(PlexMap {
+            uuid: plex.uuid,
+            replaces: plex.replaces,
+            stripe_unit_bytes,
+            columns,
+            log,
+            devices: own,
+        })
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = &DeviceRange> {
+        self.columns
+            .iter()
+            .flatten()
+            .chain(std::iter::once(&self.log))
+    }
+
+    /// The device ranges of `start..end` of the public region, which is inside the plex.
+    fn translate(&self, start: u64, end: u64) -> DeviceRanges {
+        let mut ranges = DeviceRanges::new();
+        let Some(unit) = self.stripe_unit_bytes else {
+            runs_of(&self.columns[0], start, end - start, start, &mut ranges);
+            return ranges;
+        };
+        let columns = self.columns.len() as u64;
+        let mut at = start;
+        while at < end {
+            let (stripe, within) = (at / unit, at % unit);
+            let (row, column) = (stripe / columns, stripe % columns);
+            let length = (unit - within).min(end - at);
+            let column = &self.columns[column as usize];
+            runs_of(column, row * unit + within, length, at, &mut ranges);
+            at += length;
+        }
+        ranges
+    }
+}
+
+/// Appends the device ranges of `length` bytes at `column_offset` of a column, as `region_offset` of the region.
+fn runs_of(
+    runs: &[DeviceRange],
+    column_offset: u64,
+    length: u64,
+    region_offset: u64,
+    ranges: &mut DeviceRanges,
+) {
+    let end = column_offset + length;
+    let first =
+        runs.partition_point(|run| run.region_offset_bytes + run.length_bytes <= column_offset);
+    let mut at = column_offset;
+    for run in &runs[first..] {
+        if at >= end {
+            break;
+        }
+        let within = at - run.region_offset_bytes;
+        let length_bytes = (run.length_bytes - within).min(end - at);
+        ranges.push(DeviceRange {
+            region_offset_bytes: region_offset + (at - column_offset),
+            device: run.device,
+            device_index: run.device_index,
+            device_offset_bytes: run.device_offset_bytes + within,
+            length_bytes,
+        });
+        at += length_bytes;
+    }
 }
 
 impl Map {
@@ -100,43 +261,20 @@ impl Map {
     /// # Errors
     /// [`MapError`] when the record is not one that can be served.
     pub fn new(record: &VolumeRecord) -> Result<Map, MapError> {
-        let [plex] = record.plexes.as_slice() else {
-            return Err(MapError::Unsupported {
-                plexes: record.plexes.len(),
-                columns: record.plexes.first().map_or(0, |plex| plex.columns.len()),
-            });
-        };
-        let (PlexLayout::Linear, [column]) = (plex.layout, plex.columns.as_slice()) else {
-            return Err(MapError::Unsupported {
-                plexes: 1,
-                columns: plex.columns.len(),
-            });
-        };
+        if record.plexes.is_empty() || record.plexes.len() > MAX_PLEXES {
+            let problem = format!("{} plexes", record.plexes.len());
+            return Err(MapError::Layout { problem });
+        }
         if record.keys.is_empty() {
             return Err(MapError::NoKeys);
         }
         let mut devices = Vec::new();
-        let mut public = Vec::with_capacity(column.extents.len());
-        let mut backed_bytes = 0u64;
-        for extent in &column.extents {
-            public.push(range(&mut devices, backed_bytes, extent)?);
-            backed_bytes =
-                backed_bytes
-                    .checked_add(extent.length_bytes)
-                    .ok_or(MapError::Impossible {
-                        device: extent.device,
-                        offset_bytes: extent.offset_bytes,
-                        length_bytes: extent.length_bytes,
-                    })?;
-        }
-        if backed_bytes < record.size_bytes {
-            return Err(MapError::TooShort {
-                backed_bytes,
-                size_bytes: record.size_bytes,
-            });
-        }
+        let plexes = record
+            .plexes
+            .iter()
+            .map(|plex| PlexMap::new(&mut devices, plex, record.size_bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         // Before the keys: a volume can be served while a device that holds nothing but a replica is away.
-        let intent = range(&mut devices, 0, &record.intent)?;
         let data_devices = devices.len();
         let keys = record
             .keys
@@ -147,16 +285,24 @@ impl Map {
             size_bytes: record.size_bytes,
             devices,
             data_devices,
-            public,
+            plexes,
             keys,
-            intent,
         };
         map.check_disjoint()?;
         Ok(map)
     }
 
+    /// No byte of a device has two uses, but for extents that a plex shares with the one it replaces.
     fn check_disjoint(&self) -> Result<(), MapError> {
-        let mut all: Vec<DeviceRange> = self.ranges().collect();
+        let mut all: Vec<DeviceRange> = self.keys.clone();
+        for plex in &self.plexes {
+            let replaced = plex
+                .replaces
+                .and_then(|uuid| self.plexes.iter().find(|other| other.uuid == uuid));
+            all.extend(plex.ranges().filter(|run| {
+                !replaced.is_some_and(|other| other.ranges().any(|theirs| same_place(run, theirs)))
+            }));
+        }
         all.sort_by_key(|range| (range.device, range.device_offset_bytes));
         for pair in all.windows(2) {
             // `range` proved that offset + length does not overflow.
@@ -172,12 +318,12 @@ impl Map {
         Ok(())
     }
 
-    /// Every range of every region.
+    /// Every range of every region; one that two plexes share comes twice.
     pub fn ranges(&self) -> impl Iterator<Item = DeviceRange> + '_ {
-        self.public
+        self.plexes
             .iter()
+            .flat_map(PlexMap::ranges)
             .chain(&self.keys)
-            .chain(std::iter::once(&self.intent))
             .copied()
     }
 
@@ -191,7 +337,17 @@ impl Map {
         &self.devices
     }
 
-    /// The devices of the public region and the intents: the first ones of [`Map::devices`].
+    /// Number of plexes.
+    pub fn plexes(&self) -> usize {
+        self.plexes.len()
+    }
+
+    /// The devices of a plex, its log's included, as positions in [`Map::devices`]; empty for a plex that is not there.
+    pub fn plex_devices(&self, plex: usize) -> &[usize] {
+        self.plexes.get(plex).map_or(&[], |plex| &plex.devices)
+    }
+
+    /// The devices of all plexes: the first ones of [`Map::devices`].
     pub fn data_devices(&self) -> &[Uuid] {
         &self.devices[..self.data_devices]
     }
@@ -201,12 +357,12 @@ impl Map {
         self.keys.len()
     }
 
-    /// Size of a region in bytes; 0 for a replica that is not there.
+    /// Size of a region in bytes; 0 for one that is not there.
     pub fn region_bytes(&self, region: Region) -> u64 {
         match region {
-            Region::Public => self.size_bytes,
+            Region::Public { plex } => self.plexes.get(plex).map_or(0, |_| self.size_bytes),
+            Region::Log { plex } => self.plexes.get(plex).map_or(0, |p| p.log.length_bytes),
             Region::Keys { replica } => self.keys.get(replica).map_or(0, |r| r.length_bytes),
-            Region::Intent => self.intent.length_bytes,
         }
     }
 
@@ -231,32 +387,29 @@ impl Map {
             .checked_add(length_bytes)
             .filter(|end| *end <= size_bytes)
             .ok_or_else(outside)?;
-        let runs: &[DeviceRange] = match region {
-            Region::Public => &self.public,
-            Region::Keys { replica } => self.keys.get(replica..=replica).ok_or_else(outside)?,
-            Region::Intent => std::slice::from_ref(&self.intent),
-        };
-        let first =
-            runs.partition_point(|run| run.region_offset_bytes + run.length_bytes <= offset_bytes);
-        let mut ranges = DeviceRanges::new();
-        let mut at = offset_bytes;
-        for run in &runs[first.min(runs.len())..] {
-            if at >= end {
-                break;
+        let run = match region {
+            Region::Public { plex } => {
+                let plex = self.plexes.get(plex).ok_or_else(outside)?;
+                return Ok(plex.translate(offset_bytes, end));
             }
-            let within = at - run.region_offset_bytes;
-            let length_bytes = (run.length_bytes - within).min(end - at);
-            ranges.push(DeviceRange {
-                region_offset_bytes: at,
-                device: run.device,
-                device_index: run.device_index,
-                device_offset_bytes: run.device_offset_bytes + within,
-                length_bytes,
-            });
-            at += length_bytes;
-        }
+            Region::Log { plex } => &self.plexes.get(plex).ok_or_else(outside)?.log,
+            Region::Keys { replica } => self.keys.get(replica).ok_or_else(outside)?,
+        };
+        let mut ranges = DeviceRanges::new();
+        runs_of(
+            std::slice::from_ref(run),
+            offset_bytes,
+            length_bytes,
+            offset_bytes,
+            &mut ranges,
+        );
         Ok(ranges)
     }
+}
+
+fn same_place(a: &DeviceRange, b: &DeviceRange) -> bool {
+    (a.device, a.device_offset_bytes, a.length_bytes)
+        == (b.device, b.device_offset_bytes, b.length_bytes)
 }
 
 fn range(
@@ -291,3 +444,6 @@ fn range(
         length_bytes: extent.length_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,9 @@ fn nothing_lands_after_the_answer_whoever_writes_and_however_it_is_taken_away() 
     let world = run(World::new());
     let source = run(world.add_volume("v1", BlockSize::B512));
     let map = world.pool.volume("v0").unwrap().map();
-    let public = map.translate(Region::Public, 0, map.size_bytes()).unwrap();
+    let public = map
+        .translate(Region::Public { plex: 0 }, 0, map.size_bytes())
+        .unwrap();
     let start = public[0].device_offset_bytes;
     world.device.watch(start..start + public[0].length_bytes);
     world.device.dawdle.store(true, SeqCst);

@@ -5,7 +5,7 @@ mod record;
 mod store;
 
 pub use record::{
-    Access, BlockSize, Column, DeviceRecord, Extent, KeysReplica, Persist, Plex, PlexLayout,
-    PoolRecord, VolumeRecord,
+    Access, BlockSize, Column, DeviceRecord, DeviceRole, Extent, Job, JobKind, KeysReplica,
+    MAX_PLEXES, Persist, Plex, PlexLayout, PlexState, PoolRecord, VolumeRecord,
 };
 pub use store::{Change, Config, ConfigError, ConfigStore};

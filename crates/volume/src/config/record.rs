@@ -88,6 +88,20 @@ pub struct PoolRecord {
     pub uuid: Uuid,
     /// Where the search for the next volume's LUN starts, so that a LUN is not reused at once.
     pub next_lun: u16,
+    /// The pool was exported in order: the next import is no power cycle, and registrations made without APTPL stay.
+    #[serde(default)]
+    pub handover: bool,
+}
+
+/// What a device is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceRole {
+    /// Anything.
+    #[default]
+    Data,
+    /// The configuration and private regions only: a third vote beside two disks.
+    Witness,
 }
 
 /// A device of the pool.
@@ -105,6 +119,12 @@ pub struct DeviceRecord {
     pub data_offset_bytes: u64,
     /// Length of that area in bytes; a multiple of 1 MiB.
     pub data_length_bytes: u64,
+    /// What it is for.
+    #[serde(default)]
+    pub role: DeviceRole,
+    /// It broke, or an operator said so: nothing on it is used until it is brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// A contiguous run of a device.
@@ -134,6 +154,11 @@ pub struct KeysReplica {
 pub enum PlexLayout {
     /// One column; its extents follow one another.
     Linear,
+    /// Stripes: the first stripe unit is in the first column, the next in the next, round and round.
+    Striped {
+        /// Bytes in one column before the next one's turn; a power of two, 4 KiB to 16 MiB.
+        stripe_unit_bytes: u64,
+    },
 }
 
 /// A sequence of extents that follow one another.
@@ -141,6 +166,20 @@ pub enum PlexLayout {
 pub struct Column {
     /// The extents in address order.
     pub extents: Vec<Extent>,
+}
+
+/// Whether a plex takes part in the volume's I/O.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum PlexState {
+    /// It does, where its regions are not stale.
+    #[default]
+    Attached,
+    /// It does not, and nothing in it is believed but what its stale bitmap leaves when it is attached again.
+    Detached {
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// One complete copy of a volume's public region.
@@ -151,8 +190,90 @@ pub struct Plex {
     /// How the columns combine.
     #[serde(flatten)]
     pub layout: PlexLayout,
-    /// The columns.
+    /// The columns; one when linear.
     pub columns: Vec<Column>,
+    /// Its intents of atomic writes and its region log, on a device of the plex.
+    pub log: Extent,
+    /// Whether it takes part.
+    #[serde(flatten)]
+    pub state: PlexState,
+    /// The plex that this one will take the place of; extents that are the same in both are shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Uuid>,
+}
+
+impl Plex {
+    /// Every extent of it, the log's included.
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.columns
+            .iter()
+            .flat_map(|column| &column.extents)
+            .chain(std::iter::once(&self.log))
+    }
+
+    /// Whether any of it is on `device`.
+    pub fn is_on(&self, device: Uuid) -> bool {
+        self.extents().any(|extent| extent.device == device)
+    }
+
+    /// Whether it takes part.
+    pub fn is_attached(&self) -> bool {
+        self.state == PlexState::Attached
+    }
+}
+
+/// What a job is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum JobKind {
+    /// One more plex.
+    AddMirror,
+    /// To other devices or another layout.
+    Migrate,
+    /// Away from a device that stays in the pool.
+    Evacuate {
+        /// The device.
+        device: Uuid,
+    },
+    /// From a device to another one that takes its place.
+    Replace {
+        /// The device that goes.
+        old: Uuid,
+        /// The device that comes.
+        new: Uuid,
+    },
+}
+
+/// Work on a volume that survives restarts: plexes that are being filled, and what goes when they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Identity of the job.
+    pub uuid: Uuid,
+    /// What it is for.
+    #[serde(flatten)]
+    pub kind: JobKind,
+    /// Plexes that are being filled.
+    pub fresh: Vec<Uuid>,
+    /// Plexes that go when it is done.
+    pub retire: Vec<Uuid>,
+    /// Replicas of the private region (candidates in [`VolumeRecord::keys`]) that come.
+    #[serde(default)]
+    pub keys_fresh: Vec<Uuid>,
+    /// Replicas of the private region that go.
+    #[serde(default)]
+    pub keys_retire: Vec<Uuid>,
+    /// Bytes per second at most; `None` backs off by itself while clients are active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bytes_per_second: Option<u64>,
+    /// An operator paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// [`VolumeRecord::placement`] when it is done.
+    #[serde(default)]
+    pub placement: Vec<Uuid>,
+    /// [`VolumeRecord::keys_placement`] when it is done.
+    #[serde(default)]
+    pub keys_placement: Vec<Uuid>,
 }
 
 /// A volume.
@@ -174,25 +295,37 @@ pub struct VolumeRecord {
     pub block_size: BlockSize,
     /// What survives a reboot.
     pub persist: Persist,
-    /// The copies of the public region; exactly one until mirrors come.
+    /// Bytes of a region of the region log: a power of two, at least 1 MiB.
+    pub region_bytes: u64,
+    /// The copies of the public region, 1 to [`MAX_PLEXES`].
     pub plexes: Vec<Plex>,
-    /// The replicas of the private region (keys).
+    /// Where replicas of the private region (keys) may be; which of them count is in their own headers.
     pub keys: Vec<KeysReplica>,
-    /// The intent area of atomic writes.
-    pub intent: Extent,
+    /// How many replicas of the private region there are to be.
+    pub keys_wanted: u8,
+    /// Devices that the data keeps to; empty for any.
+    #[serde(default)]
+    pub placement: Vec<Uuid>,
+    /// Devices that the private region keeps to; empty for any.
+    #[serde(default)]
+    pub keys_placement: Vec<Uuid>,
+    /// Work under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
     /// Grants by initiator name; `*` is everyone not named.
     pub grants: BTreeMap<String, Access>,
 }
 
+/// Most plexes of a volume, those that a job is filling included.
+pub const MAX_PLEXES: usize = 8;
+
 impl VolumeRecord {
-    /// Every extent of every region.
+    /// Every extent of every region; one that two plexes share comes twice.
     pub fn extents(&self) -> impl Iterator<Item = &Extent> {
         self.plexes
             .iter()
-            .flat_map(|plex| &plex.columns)
-            .flat_map(|column| &column.extents)
+            .flat_map(Plex::extents)
             .chain(self.keys.iter().map(|replica| &replica.extent))
-            .chain(std::iter::once(&self.intent))
     }
 
     /// What `initiator` may do: its own grant, else that of `*`, else nothing.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::space::{free_maps, users};
 use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
-use crate::config::{Change, Config, ConfigStore, DeviceRecord, PoolRecord};
+use crate::config::{Change, Config, ConfigStore, DeviceRecord, DeviceRole, PoolRecord};
 use crate::device::Device;
 use crate::label::{self, Areas, Label, LabelError};
 use crate::page_store::Replica;
@@ -57,6 +57,8 @@ impl<D: BlockDevice> Pool<D> {
             size_bytes,
             data_offset_bytes: areas.data_offset_bytes,
             data_length_bytes: areas.data_length_bytes,
+            role: DeviceRole::Data,
+            failed: None,
         };
         let replica = Replica {
             uuid,
@@ -70,6 +72,7 @@ impl<D: BlockDevice> Pool<D> {
                 let pool = PoolRecord {
                     uuid: pool_uuid,
                     next_lun: 0,
+                    handover: false,
                 };
                 let config = ConfigStore::create(pool, record, replica).await?;
                 label::write(&device, &label).await?;

@@ -1,14 +1,14 @@
 //! Where new extents go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use super::PoolError;
 use crate::allocator::{FreeMap, Run};
-use crate::config::{Config, Extent, VolumeRecord};
+use crate::config::{Config, Extent};
 use crate::private_region::MIN_REGION_BYTES;
-use crate::volume::atomic_write;
+use crate::volume::PLEX_LOG_BYTES;
 
 /// The free space of every device.
 ///
@@ -16,11 +16,18 @@ use crate::volume::atomic_write;
 /// [`PoolError::Inconsistent`] when extents of the volumes overlap or leave their device's data area.
 pub(super) fn free_maps(config: &Config) -> Result<BTreeMap<Uuid, FreeMap>, PoolError> {
     let mut used: BTreeMap<Uuid, Vec<Run>> = BTreeMap::new();
-    for extent in config.volumes.values().flat_map(VolumeRecord::extents) {
-        used.entry(extent.device).or_default().push(Run {
-            offset_bytes: extent.offset_bytes,
-            length_bytes: extent.length_bytes,
-        });
+    for volume in config.volumes.values() {
+        // What a plex shares with the one it replaces comes twice; `Map::new` allows no other coincidence.
+        let extents: BTreeSet<(Uuid, u64, u64)> = volume
+            .extents()
+            .map(|extent| (extent.device, extent.offset_bytes, extent.length_bytes))
+            .collect();
+        for (device, offset_bytes, length_bytes) in extents {
+            used.entry(device).or_default().push(Run {
+                offset_bytes,
+                length_bytes,
+            });
+        }
     }
     config
         .devices
@@ -44,7 +51,7 @@ pub(super) fn free_maps(config: &Config) -> Result<BTreeMap<Uuid, FreeMap>, Pool
 pub(super) struct Placement {
     pub(super) data: Vec<Extent>,
     pub(super) keys: Vec<Extent>,
-    pub(super) intent: Extent,
+    pub(super) log: Extent,
 }
 
 fn extent(device: Uuid, run: Run) -> Extent {
@@ -96,13 +103,13 @@ pub(super) fn place(
                     None => continue,
                 }
             }
-            let Some(intent) = take_private(&mut maps, *home, atomic_write::AREA_BYTES) else {
+            let Some(log) = take_private(&mut maps, *home, PLEX_LOG_BYTES) else {
                 continue;
             };
             let others = on.iter().filter(|device| spread && *device != home);
             let order: Vec<Uuid> = std::iter::once(home).chain(others).copied().collect();
             if let Some(data) = take_data(&mut maps, size_bytes, &order) {
-                return Ok(Placement { data, keys, intent });
+                return Ok(Placement { data, keys, log });
             }
         }
     }
@@ -110,7 +117,7 @@ pub(super) fn place(
         MIN_REGION_BYTES
     } else {
         0
-    } + atomic_write::AREA_BYTES;
+    } + PLEX_LOG_BYTES;
     Err(no_space(
         "a volume with its private areas",
         size_bytes.saturating_add(private),

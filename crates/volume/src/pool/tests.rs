@@ -338,7 +338,9 @@ fn grow_is_online_and_adds_zeroes_only() {
         let again = open(&world, &[0, 1]).await.unwrap();
         assert_eq!(again.volume("v").unwrap().record(), volume.record());
         let map = volume.map();
-        let ranges = map.translate(Region::Public, 0, map.size_bytes()).unwrap();
+        let ranges = map
+            .translate(Region::Public { plex: 0 }, 0, map.size_bytes())
+            .unwrap();
         assert_eq!(
             ranges.len(),
             2,

@@ -10,11 +10,11 @@ use super::space::{Placement, free_maps, place, places, take_data};
 use super::{CreateVolume, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
 use crate::config::{
-    Access, Change, Column, Config, ConfigStore, Extent, KeysReplica, Plex, PlexLayout,
+    Access, Change, Column, Config, ConfigStore, Extent, KeysReplica, Plex, PlexLayout, PlexState,
     VolumeRecord,
 };
 use crate::private_region::PrivateRegion;
-use crate::volume::Volume;
+use crate::volume::{Volume, region_bytes_for};
 
 /// Volume sizes are multiples of this, in bytes.
 pub const SIZE_UNIT_BYTES: u64 = 4096;
@@ -82,8 +82,10 @@ impl<D: BlockDevice> Pool<D> {
         let lun = free_lun(config)?;
         let on = named_or_all(&inner, config, &request.on)?;
         let keys_on = keys_devices(&inner, config, &request.keys_on)?;
-        let Placement { data, keys, intent } = place(config, request.size_bytes, &on, &keys_on)?;
+        let Placement { data, keys, log } = place(config, request.size_bytes, &on, &keys_on)?;
         let uuid = Uuid::new_v4();
+        // At most 128: more replicas than that are refused when the region is made.
+        let keys_wanted = u8::try_from(keys.len()).unwrap_or(u8::MAX);
         let record = VolumeRecord {
             uuid,
             name: request.name,
@@ -93,10 +95,14 @@ impl<D: BlockDevice> Pool<D> {
             size_bytes: request.size_bytes,
             block_size: request.block_size,
             persist: request.persist,
+            region_bytes: region_bytes_for(request.size_bytes),
             plexes: vec![Plex {
                 uuid: Uuid::new_v4(),
                 layout: PlexLayout::Linear,
                 columns: vec![Column { extents: data }],
+                log,
+                state: PlexState::Attached,
+                replaces: None,
             }],
             keys: keys
                 .into_iter()
@@ -105,7 +111,14 @@ impl<D: BlockDevice> Pool<D> {
                     extent,
                 })
                 .collect(),
-            intent,
+            keys_wanted,
+            placement: if request.on.is_empty() {
+                Vec::new()
+            } else {
+                on
+            },
+            keys_placement: keys_on,
+            job: None,
             grants: BTreeMap::new(),
         };
         let mut pool = config.pool.clone();

@@ -71,12 +71,15 @@ impl<D: BlockDevice> Layout<D> {
         data: Bytes,
     ) -> Result<(), VolumeError> {
         if !self.read_modify_write {
-            return self.write(Region::Public, offset_bytes, data).await;
+            return self
+                .write(Region::Public { plex: 0 }, offset_bytes, data)
+                .await;
         }
         let _locked = blocks
             .lock(whole_blocks(offset_bytes, data.len() as u64))
             .await;
-        self.write(Region::Public, offset_bytes, data).await
+        self.write(Region::Public { plex: 0 }, offset_bytes, data)
+            .await
     }
 
     /// Flushes the devices that back a region.
@@ -104,7 +107,7 @@ impl<D: BlockDevice> Layout<D> {
     ) -> Result<(), VolumeError> {
         let ranges = self
             .map
-            .translate(Region::Public, offset_bytes, length_bytes)?;
+            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
         let _locked = if self.read_modify_write {
             Some(blocks.lock(whole_blocks(offset_bytes, length_bytes)).await)
         } else {
@@ -137,7 +140,7 @@ impl<D: BlockDevice> Layout<D> {
     ) -> Result<Allocation, VolumeError> {
         let ranges = self
             .map
-            .translate(Region::Public, offset_bytes, length_bytes)?;
+            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
         let Some(range) = ranges.first() else {
             return Err(VolumeError::OutOfBounds {
                 offset_bytes,
@@ -162,8 +165,9 @@ impl<D: BlockDevice> Layout<D> {
     /// Makes sure that no intent is in the lane at `lane_offset`, durably.
     pub(super) async fn erase_intent(&self, lane_offset: u64) -> Result<(), VolumeError> {
         let zeroes = aligned_buffer(HEADER_BYTES).freeze();
-        self.write(Region::Intent, lane_offset, zeroes).await?;
-        self.flush(Region::Intent).await
+        self.write(Region::Log { plex: 0 }, lane_offset, zeroes)
+            .await?;
+        self.flush(Region::Log { plex: 0 }).await
     }
 
     /// Writes whole intents in place and erases them.
@@ -176,19 +180,21 @@ impl<D: BlockDevice> Layout<D> {
         for lane in 0..LANES {
             let lane_offset = lane * LANE_BYTES;
             let header = aligned_buffer(HEADER_BYTES);
-            let (result, header) = self.read(Region::Intent, lane_offset, header).await;
+            let (result, header) = self
+                .read(Region::Log { plex: 0 }, lane_offset, header)
+                .await;
             result?;
             if atomic_write::Intent::decode_header(&header, volume).is_none() {
                 continue;
             }
             let whole = aligned_buffer(LANE_BYTES as usize);
-            let (result, whole) = self.read(Region::Intent, lane_offset, whole).await;
+            let (result, whole) = self.read(Region::Log { plex: 0 }, lane_offset, whole).await;
             result?;
             if let Some(intent) = Intent::decode(&whole, volume) {
                 // A range outside the volume is not one that was acknowledged to anybody; translation refuses it.
                 self.write_public(blocks, intent.offset_bytes, intent.data)
                     .await?;
-                self.flush(Region::Public).await?;
+                self.flush(Region::Public { plex: 0 }).await?;
                 replayed += 1;
             }
             self.erase_intent(lane_offset).await?;

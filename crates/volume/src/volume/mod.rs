@@ -22,6 +22,21 @@ use atomic_write::{Intent, Lanes};
 /// bytes).
 pub const MAX_ATOMIC_BYTES: u64 = 128 * 1024;
 
+/// Length of a plex's log extent in bytes: the intents of atomic writes, then the region log.
+pub const PLEX_LOG_BYTES: u64 = 640 * 1024;
+
+/// Smallest region of the region log in bytes.
+pub const MIN_REGION_BYTES: u64 = 1 << 20;
+
+/// Bytes of a region for a new volume of `size_bytes`: at most 16,000 regions, so that there is room to grow.
+pub fn region_bytes_for(size_bytes: u64) -> u64 {
+    // Sizes are at most 2^60, so that no power overflows.
+    size_bytes
+        .div_ceil(16_000)
+        .next_power_of_two()
+        .max(MIN_REGION_BYTES)
+}
+
 /// The addresses of a volume and the devices they lead to; replaced as a whole.
 pub(crate) struct Layout<D> {
     pub(crate) map: Arc<Map>,
@@ -216,7 +231,11 @@ impl<D: BlockDevice> Volume<D> {
         buf: BytesMut,
     ) -> (Result<(), VolumeError>, BytesMut) {
         match self.layout() {
-            Ok(layout) => layout.read(Region::Public, offset_bytes, buf).await,
+            Ok(layout) => {
+                layout
+                    .read(Region::Public { plex: 0 }, offset_bytes, buf)
+                    .await
+            }
             Err(error) => (Err(error), buf),
         }
     }
@@ -248,7 +267,7 @@ impl<D: BlockDevice> Volume<D> {
         }
         layout
             .map
-            .translate(Region::Public, offset_bytes, length_bytes)?;
+            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
         if data.is_empty() {
             return Ok(());
         }
@@ -265,12 +284,14 @@ impl<D: BlockDevice> Volume<D> {
         let lane_offset = lane.offset_bytes();
         let record = intent.encode(self.uuid);
         let written = async {
-            layout.write(Region::Intent, lane_offset, record).await?;
-            layout.flush(Region::Intent).await?;
+            layout
+                .write(Region::Log { plex: 0 }, lane_offset, record)
+                .await?;
+            layout.flush(Region::Log { plex: 0 }).await?;
             layout
                 .write_public(&self.blocks, offset_bytes, data)
                 .await?;
-            layout.flush(Region::Public).await
+            layout.flush(Region::Public { plex: 0 }).await
         }
         .await;
         layout.erase_intent(lane_offset).await?;
@@ -289,7 +310,7 @@ impl<D: BlockDevice> Volume<D> {
     /// # Errors
     /// [`VolumeError`].
     pub async fn flush(&self) -> Result<(), VolumeError> {
-        self.layout()?.flush(Region::Public).await
+        self.layout()?.flush(Region::Public { plex: 0 }).await
     }
 
     /// Makes the range read as zeroes; with `deallocate` gives its space back to the devices where they can.

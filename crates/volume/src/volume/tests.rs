@@ -39,7 +39,12 @@ fn volume(
         pool.volume_grow("v", 5 * MIB).await.unwrap();
         pool.volume_grow("v", 9 * MIB).await.unwrap();
         let map = volume.map();
-        assert_eq!(map.translate(Region::Public, 0, 9 * MIB).unwrap().len(), 3);
+        assert_eq!(
+            map.translate(Region::Public { plex: 0 }, 0, 9 * MIB)
+                .unwrap()
+                .len(),
+            3
+        );
         (world, pool, volume)
     })
 }

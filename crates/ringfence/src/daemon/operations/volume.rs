@@ -202,10 +202,13 @@ impl Operations {
         let volume = self.volume(name)?;
         let map = volume.map();
         let wanted: Vec<(Region, u64, u64)> = match offset_bytes {
-            Some(offset) => vec![(Region::Public, offset, 1)],
-            None => std::iter::once(Region::Public)
+            Some(offset) => (0..map.plexes())
+                .map(|plex| (Region::Public { plex }, offset, 1))
+                .collect(),
+            None => (0..map.plexes())
+                .map(|plex| Region::Public { plex })
                 .chain((0..map.keys_replicas()).map(|replica| Region::Keys { replica }))
-                .chain(std::iter::once(Region::Intent))
+                .chain((0..map.plexes()).map(|plex| Region::Log { plex }))
                 .map(|region| (region, 0, map.region_bytes(region)))
                 .collect(),
         };
@@ -219,9 +222,9 @@ impl Operations {
                 ))
             })?;
             let (region, copy) = match region {
-                Region::Public => ("public", 0),
+                Region::Public { plex } => ("public", plex),
                 Region::Keys { replica } => ("private", replica),
-                Region::Intent => ("intent", 0),
+                Region::Log { plex } => ("log", plex),
             };
             extents.extend(ranges.iter().map(|range| {
                 MapEntry {

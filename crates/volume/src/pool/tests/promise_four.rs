@@ -117,7 +117,7 @@ proptest! {
                     let (result, _) = volume.read(offset, aligned_buffer(length as usize)).await;
                     assert_eq!(result.is_ok(), inside);
                     let map = volume.map();
-                    assert_eq!(map.translate(Region::Public, offset, length).is_ok(), inside);
+                    assert_eq!(map.translate(Region::Public { plex: 0 }, offset, length).is_ok(), inside);
                     if !inside {
                         assert!(volume.write(offset, vec![0; length as usize].into()).await.is_err());
                         assert!(volume.write_zeroes(offset, length, true).await.is_err());
