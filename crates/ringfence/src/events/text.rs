@@ -49,6 +49,13 @@ fn by(actor: &Option<Actor>, party: Option<&Party>) -> String {
     }
 }
 
+/// The same for what only an operator or the daemon does.
+fn by_operator(operator: &Option<Operator>) -> String {
+    operator
+        .as_ref()
+        .map_or_else(String::new, |operator| format!(" by {operator}"))
+}
+
 fn same(a: &Party, b: &Party) -> bool {
     (&a.initiator, &a.isid, a.target_port) == (&b.initiator, &b.isid, b.target_port)
 }
@@ -284,6 +291,124 @@ impl fmt::Display for What {
                 let end = if *complete { "done" } else { "NOT COMPLETE" };
                 write!(f, "{volume}: SANITIZE {end}")
             }
+            Self::PoolImported { pool, devices, by } => {
+                write!(
+                    f,
+                    "pool {pool} imported from {} by {by}",
+                    devices.join(", ")
+                )
+            }
+            Self::PoolExported { pool, forced, by } => {
+                let forced = if *forced { " although in use" } else { "" };
+                write!(f, "pool {pool} exported{forced} by {by}")
+            }
+            Self::DeviceFailed { device, reason, by } => {
+                write!(f, "device {device} FAILED{}: {reason}", by_operator(by))
+            }
+            Self::DeviceHung { device, reason } => {
+                write!(f, "device {device} DOES NOT ANSWER: {reason}")
+            }
+            Self::DeviceBack { device, by } => {
+                write!(f, "device {device} is used again{}", by_operator(by))
+            }
+            Self::PlexDetached {
+                volume,
+                plex,
+                devices,
+                reason,
+            } => {
+                let devices = devices.join(", ");
+                write!(f, "{volume}: plex {plex} on {devices} DETACHED: {reason}")
+            }
+            Self::PlexAttached {
+                volume,
+                plex,
+                devices,
+            } => {
+                let devices = devices.join(", ");
+                write!(f, "{volume}: plex {plex} on {devices} attached again")
+            }
+            Self::MirrorRemoved {
+                volume,
+                devices,
+                by,
+            } => {
+                let devices = devices.join(", ");
+                write!(f, "{volume}: mirror on {devices} removed by {by}")
+            }
+            Self::ResyncStarted { volume, size_bytes } => {
+                write!(f, "{volume}: resync of {} began", HumanSize(*size_bytes))
+            }
+            Self::ResyncDone { volume } => write!(f, "{volume}: resync done"),
+            Self::JobStarted {
+                volume,
+                job,
+                to,
+                by,
+            } => {
+                let (to, by) = (to.join(", "), by_operator(by));
+                write!(f, "{volume}: {job} to {to} began{by}")
+            }
+            Self::JobDone { volume, job } => write!(f, "{volume}: {job} done"),
+            Self::JobStalled {
+                volume,
+                job,
+                reason,
+            } => write!(f, "{volume}: {job} STALLED: {reason}"),
+            Self::JobPaused { volume, job, by } => {
+                write!(f, "{volume}: {job} paused{}", by_operator(by))
+            }
+            Self::JobResumed { volume, job, by } => {
+                write!(f, "{volume}: {job} goes on{}", by_operator(by))
+            }
+            Self::JobCancelled { volume, job, by } => {
+                write!(f, "{volume}: {job} cancelled{}", by_operator(by))
+            }
+            Self::VolumeVerified {
+                volume,
+                mismatched_bytes,
+                repaired_bytes,
+                by,
+            } => match (mismatched_bytes, HumanSize(*repaired_bytes)) {
+                (0, _) => write!(f, "{volume}: verified by {by}, no difference"),
+                (differ, repaired) => {
+                    let differ = HumanSize(*differ);
+                    write!(
+                        f,
+                        "{volume}: verified by {by}, {differ} DIFFER, {repaired} repaired"
+                    )
+                }
+            },
+            Self::VolumeRenamed { volume, name, by } => {
+                write!(f, "{volume}: renamed to {name} by {by}")
+            }
+            Self::KeysReplicaLost {
+                volume,
+                device,
+                reason,
+            } => write!(f, "{volume}: keys on {device} LOST: {reason}"),
+            Self::KeysReplicaRebuilt { volume, device } => {
+                write!(f, "{volume}: keys are on {device} now")
+            }
+            Self::KeysReplicaRepaired { volume, device } => {
+                write!(f, "{volume}: keys on {device} are current again")
+            }
+            Self::ConfigReplicaRepaired { device } => {
+                write!(f, "configuration on {device} is current again")
+            }
+            Self::QuorumLost { volume, reason } => match volume {
+                Some(volume) => write!(f, "{volume}: QUORUM of the keys LOST: {reason}"),
+                None => write!(f, "QUORUM of the pool's configuration LOST: {reason}"),
+            },
+            Self::KeysRecovered {
+                volume,
+                device,
+                sequence,
+                by,
+            } => write!(
+                f,
+                "{volume}: keys RECOVERED from {device} (sequence {sequence}) by {by}"
+            ),
         }
     }
 }
@@ -337,6 +462,55 @@ mod tests {
         v: write-exclusive reserved for iqn.x:a (isid 0x00023d000001, port 1, from 10.0.0.7:40000)
         v: iqn.x:b (key 0x000000000000000b, isid 0x00023d000001, port 1, from 10.0.0.7:40000) PREEMPTED by iqn.x:a (isid 0x00023d000001, port 1, from 10.0.0.7:40000)
         v: iqn.x:b (isid 0x00023d000001, port 1, from 10.0.0.7:40000) FENCED by uid 0 (pid 9), its commands aborted
+        ");
+    }
+
+    #[test]
+    fn storage_in_words() {
+        let operator = Operator { uid: 0, pid: 9 };
+        let devices = || vec!["d1".to_owned(), "d2".to_owned()];
+        let lines = [
+            What::DeviceFailed {
+                device: "d1".into(),
+                reason: "write failed: Input/output error".into(),
+                by: None,
+            },
+            What::PlexDetached {
+                volume: "v".into(),
+                plex: 1,
+                devices: devices(),
+                reason: "device d1 failed".into(),
+            },
+            What::JobStarted {
+                volume: "v".into(),
+                job: "migrate".into(),
+                to: devices(),
+                by: Some(operator.clone()),
+            },
+            What::JobResumed {
+                volume: "v".into(),
+                job: "migrate".into(),
+                by: None,
+            },
+            What::VolumeVerified {
+                volume: "v".into(),
+                mismatched_bytes: 8192,
+                repaired_bytes: 4096,
+                by: operator,
+            },
+            What::QuorumLost {
+                volume: None,
+                reason: "1 of 3 devices is there".into(),
+            },
+        ]
+        .map(|what| what.to_string());
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        device d1 FAILED: write failed: Input/output error
+        v: plex 1 on d1, d2 DETACHED: device d1 failed
+        v: migrate to d1, d2 began by uid 0 (pid 9)
+        v: migrate goes on
+        v: verified by uid 0 (pid 9), 8 KiB DIFFER, 4 KiB repaired
+        QUORUM of the pool's configuration LOST: 1 of 3 devices is there
         ");
     }
 }

@@ -285,6 +285,208 @@ pub enum What {
         /// The whole medium was sanitized.
         complete: bool,
     },
+    /// The daemon took up a pool that was not its own before.
+    PoolImported {
+        /// Identity of the pool.
+        pool: String,
+        /// The paths it was found on.
+        devices: Vec<String>,
+        /// Who asked.
+        by: Operator,
+    },
+    /// The daemon let go of its pool, which is marked as cleanly handed over.
+    PoolExported {
+        /// Identity of the pool.
+        pool: String,
+        /// Although initiators were logged in.
+        forced: bool,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A device is not used any more: it failed, or an operator said that it did.
+    DeviceFailed {
+        /// Its name.
+        device: String,
+        /// Why.
+        reason: String,
+        /// Who asked; null when it broke.
+        by: Option<Operator>,
+    },
+    /// A device does not answer: what it was given is neither done nor refused.
+    DeviceHung {
+        /// Its name.
+        device: String,
+        /// What it was asked, and for how long it has not answered.
+        reason: String,
+    },
+    /// A device is used again.
+    DeviceBack {
+        /// Its name.
+        device: String,
+        /// Who asked; null when it came back by itself.
+        by: Option<Operator>,
+    },
+    /// A plex takes no part any more: what it holds is not believed.
+    PlexDetached {
+        /// The volume.
+        volume: String,
+        /// Which copy, from 0.
+        plex: u32,
+        /// Its devices.
+        devices: Vec<String>,
+        /// Why.
+        reason: String,
+    },
+    /// A plex takes part again; what it missed is being copied to it.
+    PlexAttached {
+        /// The volume.
+        volume: String,
+        /// Which copy, from 0.
+        plex: u32,
+        /// Its devices.
+        devices: Vec<String>,
+    },
+    /// A copy was taken away from a mirrored volume.
+    MirrorRemoved {
+        /// The volume.
+        volume: String,
+        /// The devices that the copy was on.
+        devices: Vec<String>,
+        /// Who asked.
+        by: Operator,
+    },
+    /// What plexes miss, or may differ in after a crash, is being copied.
+    ResyncStarted {
+        /// The volume.
+        volume: String,
+        /// How much there is to copy.
+        size_bytes: u64,
+    },
+    /// All plexes are the same again.
+    ResyncDone {
+        /// The volume.
+        volume: String,
+    },
+    /// A job began: a migration, a new mirror, the evacuation or replacement of a device.
+    JobStarted {
+        /// The volume.
+        volume: String,
+        /// `add-mirror`, `migrate`, `evacuate` or `replace`.
+        job: String,
+        /// The devices that the data goes to, by name.
+        to: Vec<String>,
+        /// Who asked.
+        by: Option<Operator>,
+    },
+    /// A job is done and has taken effect.
+    JobDone {
+        /// The volume.
+        volume: String,
+        /// As in `job-started`.
+        job: String,
+    },
+    /// A job cannot go on by itself.
+    JobStalled {
+        /// The volume.
+        volume: String,
+        /// As in `job-started`.
+        job: String,
+        /// Why, and what has no valid copy.
+        reason: String,
+    },
+    /// A job was stopped for a while.
+    JobPaused {
+        /// The volume.
+        volume: String,
+        /// As in `job-started`.
+        job: String,
+        /// Who asked.
+        by: Option<Operator>,
+    },
+    /// A job goes on.
+    JobResumed {
+        /// The volume.
+        volume: String,
+        /// As in `job-started`.
+        job: String,
+        /// Who asked; null when what stalled it has gone.
+        by: Option<Operator>,
+    },
+    /// A job was given up; the volume is as before.
+    JobCancelled {
+        /// The volume.
+        volume: String,
+        /// As in `job-started`.
+        job: String,
+        /// Who asked.
+        by: Option<Operator>,
+    },
+    /// The plexes and the replicas of the keys were compared.
+    VolumeVerified {
+        /// The volume.
+        volume: String,
+        /// How much differed.
+        mismatched_bytes: u64,
+        /// How much of it was repaired.
+        repaired_bytes: u64,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A volume has another name.
+    VolumeRenamed {
+        /// The name before.
+        volume: String,
+        /// The name now.
+        name: String,
+        /// Who asked.
+        by: Operator,
+    },
+    /// A replica of the keys is not current any more.
+    KeysReplicaLost {
+        /// The volume.
+        volume: String,
+        /// The device it is on.
+        device: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is a new replica of the keys.
+    KeysReplicaRebuilt {
+        /// The volume.
+        volume: String,
+        /// The device it is on.
+        device: String,
+    },
+    /// A replica of the keys that was behind is current again.
+    KeysReplicaRepaired {
+        /// The volume.
+        volume: String,
+        /// The device it is on.
+        device: String,
+    },
+    /// A replica of the pool's configuration that was behind is current again.
+    ConfigReplicaRepaired {
+        /// The device it is on.
+        device: String,
+    },
+    /// Too few replicas are left to prove what is current.
+    QuorumLost {
+        /// The volume whose keys it is; null for the pool's configuration.
+        volume: Option<String>,
+        /// What is left.
+        reason: String,
+    },
+    /// An operator chose one replica of the keys over the quorum.
+    KeysRecovered {
+        /// The volume.
+        volume: String,
+        /// The device whose copy was taken.
+        device: String,
+        /// The sequence number of that copy.
+        sequence: u64,
+        /// Who asked.
+        by: Operator,
+    },
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -312,6 +514,10 @@ impl What {
             | Self::VolumeDeleted { .. }
             | Self::SanitizeStarted { .. }
             | Self::SanitizeEnded { .. }
+            | Self::QuorumLost { .. }
+            | Self::KeysRecovered { .. }
+            | Self::KeysReplicaLost { .. }
+            | Self::PoolExported { .. }
             | Self::DaemonStopped { .. } => true,
             Self::DaemonStarted { .. }
             | Self::DeviceAdded { .. }
@@ -324,7 +530,27 @@ impl What {
             | Self::LoginRefused { .. }
             | Self::Scsi2Reserved { .. }
             | Self::Scsi2Released { .. }
-            | Self::Reset { .. } => false,
+            | Self::Reset { .. }
+            | Self::PoolImported { .. }
+            | Self::DeviceFailed { .. }
+            | Self::DeviceHung { .. }
+            | Self::DeviceBack { .. }
+            | Self::PlexDetached { .. }
+            | Self::PlexAttached { .. }
+            | Self::MirrorRemoved { .. }
+            | Self::ResyncStarted { .. }
+            | Self::ResyncDone { .. }
+            | Self::JobStarted { .. }
+            | Self::JobDone { .. }
+            | Self::JobStalled { .. }
+            | Self::JobPaused { .. }
+            | Self::JobResumed { .. }
+            | Self::JobCancelled { .. }
+            | Self::VolumeVerified { .. }
+            | Self::VolumeRenamed { .. }
+            | Self::KeysReplicaRebuilt { .. }
+            | Self::KeysReplicaRepaired { .. }
+            | Self::ConfigReplicaRepaired { .. } => false,
         }
     }
 }
