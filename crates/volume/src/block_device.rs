@@ -68,6 +68,12 @@ pub trait BlockDevice: Send + Sync + 'static {
     /// as there are any, what they were to write may still land. Never too small.
     fn in_flight(&self) -> u64;
 
+    /// Operations in flight whose futures were dropped: nobody learns how they end. Never too small; a device that
+    /// cannot tell them from the others counts all.
+    fn abandoned(&self) -> u64 {
+        self.in_flight()
+    }
+
     /// Time since some fixed moment, on the clock of the runtime that drives the device; it never goes back.
     fn now(&self) -> Duration;
 

@@ -1,25 +1,68 @@
-//! A device of a pool: a [`BlockDevice`] with its identity, and flushes that many callers share.
+//! A device of a pool: a [`BlockDevice`] with its identity, its health, and flushes that many callers share.
+//!
+//! **Failed devices.** After a flush that failed, or [`Device::fail`], every operation fails at once: the kernel reports
+//! a lost write only once. [`Device::bring_online`] puts a newly opened block device in the place of the old one; the
+//! [`Device::incarnation`] counts that. **A flush makes durable only what was written in the same incarnation.** Whoever
+//! flushes later than it writes keeps the incarnation of the writes and uses [`Device::flush_since`].
+//!
+//! **Operations that were given up.** A future that is dropped before it ends leaves its operation running: what it was
+//! to write may still land. [`Device::abandoned`] tells whether there is any, of earlier incarnations too.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::block_device::{Allocation, BlockDevice};
 use crate::error::VolumeError;
 
 mod group_flush;
+mod health;
 
 use group_flush::GroupFlush;
+use health::ErrorCounters;
+pub use health::{DeviceErrors, DeviceHealth};
 
-/// A device of a pool.
+/// A device of a pool. Whoever has it keeps it through failure and return.
 pub struct Device<D> {
     uuid: Uuid,
     name: String,
-    path: String,
+    path: ArcSwap<String>,
+    opened: ArcSwap<Opened<D>>,
+    /// Earlier incarnations that may still have operations in flight.
+    retired: Mutex<Vec<Arc<D>>>,
+    errors: ErrorCounters,
+}
+
+/// One incarnation.
+struct Opened<D> {
+    incarnation: u64,
     inner: Arc<D>,
     flushes: GroupFlush,
+    failed: ArcSwapOption<String>,
+}
+
+impl<D> Opened<D> {
+    fn new(incarnation: u64, inner: Arc<D>) -> Self {
+        Opened {
+            incarnation,
+            inner,
+            flushes: GroupFlush::default(),
+            failed: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The first reason stays.
+    fn fail(&self, reason: String) {
+        let reason = Some(Arc::new(reason));
+        self.failed
+            .rcu(|failed| failed.clone().or_else(|| reason.clone()));
+    }
 }
 
 impl<D: BlockDevice> Device<D> {
@@ -28,9 +71,10 @@ impl<D: BlockDevice> Device<D> {
         Device {
             uuid,
             name,
-            path,
-            inner,
-            flushes: GroupFlush::default(),
+            path: ArcSwap::from_pointee(path),
+            opened: ArcSwap::from_pointee(Opened::new(1, inner)),
+            retired: Mutex::default(),
+            errors: ErrorCounters::default(),
         }
     }
 
@@ -44,19 +88,118 @@ impl<D: BlockDevice> Device<D> {
         &self.name
     }
 
-    /// Where it was opened.
-    pub fn path(&self) -> &str {
-        &self.path
+    /// Where it was opened last.
+    pub fn path(&self) -> String {
+        String::clone(&self.path.load())
     }
 
-    /// The block device below.
-    pub fn inner(&self) -> &Arc<D> {
-        &self.inner
+    /// The block device below, now.
+    pub fn inner(&self) -> Arc<D> {
+        self.opened.load().inner.clone()
     }
 
     /// Alignment in bytes of offsets, lengths and buffer addresses.
     pub fn alignment_bytes(&self) -> usize {
-        self.inner.alignment_bytes()
+        self.opened.load().inner.alignment_bytes()
+    }
+
+    /// Whether it is used.
+    pub fn health(&self) -> DeviceHealth {
+        match &*self.opened.load().failed.load() {
+            None => DeviceHealth::Online,
+            Some(reason) => DeviceHealth::Failed {
+                reason: reason.to_string(),
+            },
+        }
+    }
+
+    /// Whether operations are tried at all.
+    pub fn is_online(&self) -> bool {
+        self.opened.load().failed.load().is_none()
+    }
+
+    /// What has gone wrong since the daemon started; it survives [`Device::bring_online`].
+    pub fn errors(&self) -> DeviceErrors {
+        self.errors.read()
+    }
+
+    /// Takes the device out of use: operations that begin later fail at once, with `reason` when there was none
+    /// before. Operations in flight go on.
+    pub fn fail(&self, reason: impl Into<String>) {
+        self.opened.load().fail(reason.into());
+    }
+
+    /// Puts a newly opened block device in the place of the one that failed. The caller has made sure that it is the
+    /// same medium (its label). What was written before and not flushed must be taken for lost.
+    pub fn bring_online(&self, inner: Arc<D>, path: String) {
+        let mut retired = self.retired.lock();
+        let old = self.opened.load_full();
+        retired.retain(|inner| inner.in_flight() > 0);
+        retired.push(old.inner.clone());
+        self.opened
+            .store(Arc::new(Opened::new(old.incarnation + 1, inner)));
+        self.path.store(Arc::new(path));
+    }
+
+    /// Number of the opening, from 1. See the module's text.
+    pub fn incarnation(&self) -> u64 {
+        self.opened.load().incarnation
+    }
+
+    /// Operations whose futures were dropped, and all that are still in flight through an earlier incarnation: as long
+    /// as there are any, something may land that nobody waits for. Never too small.
+    pub fn abandoned(&self) -> u64 {
+        let mut retired = self.retired.lock();
+        retired.retain(|inner| inner.in_flight() > 0);
+        let earlier: u64 = retired.iter().map(|inner| inner.in_flight()).sum();
+        earlier + self.opened.load().inner.abandoned()
+    }
+
+    /// Time on the device's clock.
+    pub fn now(&self) -> Duration {
+        self.opened.load().inner.now()
+    }
+
+    /// Waits on the device's clock, also when the device is failed.
+    pub async fn sleep(&self, duration: Duration) {
+        self.inner().sleep(duration).await;
+    }
+
+    /// Runs `operation` for at most `limit` on the device's clock; `None` when it was given up, which is counted as a
+    /// hang. The operation is then abandoned: see [`Device::abandoned`].
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        operation: impl Future<Output = T>,
+    ) -> Option<T> {
+        let done = async { Some(operation.await) };
+        let given_up = async {
+            self.sleep(limit).await;
+            None
+        };
+        let result = futures_lite::future::or(done, given_up).await;
+        if result.is_none() {
+            self.count_hang();
+        }
+        result
+    }
+
+    /// Counts an operation that its caller gives up.
+    pub fn count_hang(&self) {
+        ErrorCounters::count(&self.errors.hangs);
+    }
+
+    /// The incarnation to be used, unless it has failed.
+    fn opened(&self, operation: &'static str) -> Result<Guard<Arc<Opened<D>>>, VolumeError> {
+        let opened = self.opened.load();
+        match &*opened.failed.load() {
+            None => {}
+            Some(reason) => {
+                let source = io::Error::other(format!("the device has failed: {reason}"));
+                return Err(self.error(operation, source));
+            }
+        }
+        Ok(opened)
     }
 
     /// Reads `buf`'s length from `offset_bytes`.
@@ -68,8 +211,16 @@ impl<D: BlockDevice> Device<D> {
         offset_bytes: u64,
         buf: BytesMut,
     ) -> (Result<(), VolumeError>, BytesMut) {
-        let (result, buf) = self.inner.read(offset_bytes, buf).await;
-        (result.map_err(|source| self.error("read", source)), buf)
+        let opened = match self.opened("read") {
+            Ok(opened) => opened,
+            Err(error) => return (Err(error), buf),
+        };
+        let (result, buf) = opened.inner.read(offset_bytes, buf).await;
+        let result = result.map_err(|source| {
+            ErrorCounters::count(&self.errors.reads);
+            self.error("read", source)
+        });
+        (result, buf)
     }
 
     /// Writes `data` at `offset_bytes`.
@@ -77,23 +228,45 @@ impl<D: BlockDevice> Device<D> {
     /// # Errors
     /// [`VolumeError::Device`].
     pub async fn write(&self, offset_bytes: u64, data: Bytes) -> Result<(), VolumeError> {
-        self.inner
-            .write(offset_bytes, data)
-            .await
-            .map_err(|source| self.error("write", source))
+        let opened = self.opened("write")?;
+        let result = opened.inner.write(offset_bytes, data).await;
+        result.map_err(|source| {
+            ErrorCounters::count(&self.errors.writes);
+            self.error("write", source)
+        })
     }
 
-    /// Makes every write that completed before this call durable. Concurrent callers share one flush of the device,
-    /// which starts after all of their calls.
+    /// Makes every write that completed before this call, in this incarnation, durable. Concurrent callers share one
+    /// flush of the device, which starts after all of their calls.
     ///
     /// # Errors
-    /// [`VolumeError::Device`]. A device that failed one flush fails all later ones: the kernel reports a lost write
-    /// once, and what was lost stays lost.
+    /// [`VolumeError::Device`]. A device that failed one flush is failed: the kernel reports a lost write once, and what
+    /// was lost stays lost.
     pub async fn flush(&self) -> Result<(), VolumeError> {
-        self.flushes
-            .flush(|| self.inner.flush())
-            .await
-            .map_err(|source| self.error("flush", source))
+        let opened = self.opened("flush")?;
+        self.flush_opened(&opened).await
+    }
+
+    /// As [`Device::flush`], for writes that were made in `incarnation`.
+    ///
+    /// # Errors
+    /// [`VolumeError::Device`], also when the device was opened anew since.
+    pub async fn flush_since(&self, incarnation: u64) -> Result<(), VolumeError> {
+        let opened = self.opened("flush")?;
+        if opened.incarnation != incarnation {
+            let problem = "the device failed and was opened anew since the writes";
+            return Err(self.error("flush", io::Error::other(problem)));
+        }
+        self.flush_opened(&opened).await
+    }
+
+    async fn flush_opened(&self, opened: &Opened<D>) -> Result<(), VolumeError> {
+        let result = opened.flushes.flush(|| opened.inner.flush()).await;
+        result.map_err(|source| {
+            ErrorCounters::count(&self.errors.flushes);
+            opened.fail(format!("a flush failed: {source}"));
+            self.error("flush", source)
+        })
     }
 
     /// Makes the range read as zeroes (see [`BlockDevice::write_zeroes`]).
@@ -106,10 +279,15 @@ impl<D: BlockDevice> Device<D> {
         length_bytes: u64,
         deallocate: bool,
     ) -> Result<(), VolumeError> {
-        self.inner
+        let opened = self.opened("write zeroes")?;
+        let result = opened
+            .inner
             .write_zeroes(offset_bytes, length_bytes, deallocate)
-            .await
-            .map_err(|source| self.error("write zeroes", source))
+            .await;
+        result.map_err(|source| {
+            ErrorCounters::count(&self.errors.writes);
+            self.error("write zeroes", source)
+        })
     }
 
     /// See [`BlockDevice::allocation`].
@@ -121,7 +299,9 @@ impl<D: BlockDevice> Device<D> {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> Result<Allocation, VolumeError> {
-        self.inner
+        let opened = self.opened("allocation")?;
+        opened
+            .inner
             .allocation(offset_bytes, length_bytes)
             .await
             .map_err(|source| self.error("allocation", source))
@@ -135,3 +315,6 @@ impl<D: BlockDevice> Device<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Health, counters and new incarnations.
+
+use futures_lite::future::{block_on, poll_once};
+
+use super::*;
+use crate::block_device::aligned_buffer;
+use crate::sim::{SimDevice, SimWorld};
+
+fn device() -> (SimWorld, Device<SimDevice>) {
+    let world = SimWorld::default();
+    let inner = world.add(1 << 20, 4096);
+    let device = Device::new(Uuid::from_u128(1), "d0".into(), "/a".into(), inner);
+    (world, device)
+}
+
+fn page() -> Bytes {
+    aligned_buffer(4096).freeze()
+}
+
+#[test]
+fn errors_are_counted_and_a_failed_flush_fails_the_device() {
+    let (world, device) = device();
+    block_on(async {
+        world.fail(0, true, true, false);
+        assert!(device.read(0, aligned_buffer(4096)).await.0.is_err());
+        assert!(device.write(0, page()).await.is_err());
+        assert!(device.write_zeroes(0, 4096, true).await.is_err());
+        assert_eq!(device.health(), DeviceHealth::Online);
+        world.fail(0, false, false, true);
+        assert!(device.flush().await.is_err());
+        world.fail(0, false, false, false);
+        let DeviceHealth::Failed { reason } = device.health() else {
+            panic!("a device that failed a flush is used");
+        };
+        assert!(reason.contains("a flush failed"), "{reason}");
+        assert!(device.write(0, page()).await.is_err());
+        assert!(device.flush().await.is_err());
+        let expected = DeviceErrors {
+            reads: 1,
+            writes: 2,
+            flushes: 1,
+            hangs: 0,
+        };
+        assert_eq!(device.errors(), expected, "what is refused is not counted");
+        assert_eq!(device.errors().total(), 4);
+    });
+}
+
+#[test]
+fn a_failed_device_is_not_touched_until_it_is_opened_anew() {
+    let (world, device) = device();
+    block_on(async {
+        let written_in = device.incarnation();
+        device.write(0, page()).await.unwrap();
+        device.fail("the operator said so");
+        device.fail("later");
+        let health = DeviceHealth::Failed {
+            reason: "the operator said so".into(),
+        };
+        assert_eq!(device.health(), health);
+        let (result, buf) = device.read(0, aligned_buffer(4096)).await;
+        assert!(result.unwrap_err().to_string().contains("operator"));
+        assert_eq!(buf.len(), 4096);
+        assert!(device.write(0, page()).await.is_err());
+        assert!(device.write_zeroes(0, 4096, false).await.is_err());
+        assert!(device.allocation(0, 4096).await.is_err());
+        assert!(device.flush().await.is_err());
+        device.bring_online(world.device(0), "/b".into());
+        assert_eq!(device.health(), DeviceHealth::Online);
+        assert_eq!(device.path(), "/b");
+        assert!(
+            device.flush_since(written_in).await.is_err(),
+            "what was written before may be lost"
+        );
+        device.flush_since(device.incarnation()).await.unwrap();
+        device.flush().await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_given_up_is_told_through_every_incarnation() {
+    let (world, device) = device();
+    block_on(async {
+        assert_eq!(device.abandoned(), 0);
+        let old = device.inner();
+        let mut write = Box::pin(old.write(0, page()));
+        assert!(poll_once(&mut write).await.is_none());
+        assert!(device.abandoned() > 0);
+        device.bring_online(world.device(0), "/a".into());
+        assert!(device.abandoned() > 0, "it may still land");
+        write.await.unwrap();
+        assert_eq!(device.abandoned(), 0);
+    });
+}
+
+#[test]
+fn an_operation_without_end_is_given_up() {
+    let (_, device) = device();
+    block_on(async {
+        let limit = Duration::from_secs(1);
+        let before = device.now();
+        assert_eq!(
+            device.within(limit, std::future::pending::<()>()).await,
+            None
+        );
+        assert!(device.now() - before >= limit);
+        assert_eq!(device.errors().hangs, 1);
+        assert_eq!(device.within(limit, device.flush()).await.map(|_| ()), Some(()));
+        assert_eq!(device.errors().hangs, 1);
+    });
+}
