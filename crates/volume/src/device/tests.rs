@@ -105,7 +105,10 @@ fn an_operation_without_end_is_given_up() {
         );
         assert!(device.now() - before >= limit);
         assert_eq!(device.errors().hangs, 1);
-        assert_eq!(device.within(limit, device.flush()).await.map(|_| ()), Some(()));
+        assert_eq!(
+            device.within(limit, device.flush()).await.map(|_| ()),
+            Some(())
+        );
         assert_eq!(device.errors().hangs, 1);
     });
 }
