@@ -19,6 +19,7 @@ pub mod device;
 pub mod error;
 #[cfg(test)]
 mod format_doc;
+mod fresh_uuid;
 mod join;
 pub mod label;
 pub mod page_store;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::block_device::BlockDevice;
 use crate::error::VolumeError;
+use crate::fresh_uuid::fresh_uuid;
 use crate::join::{boxed, join_all};
 
 /// A page to be written: its number, its copy and its content.
@@ -86,7 +87,7 @@ impl<D: BlockDevice> PageStore<D> {
         replicas: Vec<Replica<D>>,
         record: [u8; RECORD_BYTES],
     ) -> Result<PageStore<D>, StoreError> {
-        let writer = Uuid::new_v4();
+        let writer = fresh_uuid();
         let content = Content {
             epoch: 1,
             sequence: 1,

@@ -9,6 +9,7 @@ use super::{
     StoreError, read_pages,
 };
 use crate::block_device::{BlockDevice, aligned_buffer};
+use crate::fresh_uuid::fresh_uuid;
 use crate::join::{boxed, join_all};
 
 /// What one replica says, and which of its header copies says it.
@@ -256,7 +257,7 @@ impl<D: BlockDevice> PageStore<D> {
             identity,
             replicas: states,
             content,
-            writer: Uuid::new_v4(),
+            writer: fresh_uuid(),
             highest_claim,
             claimed: false,
             unsettled: None,

@@ -9,6 +9,7 @@ use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Config, ConfigStore, DeviceRecord, DeviceRole, PoolRecord};
 use crate::device::Device;
+use crate::fresh_uuid::fresh_uuid;
 use crate::label::{self, Areas, Label, LabelError};
 use crate::page_store::Replica;
 
@@ -27,7 +28,7 @@ impl<D: BlockDevice> Pool<D> {
         self.settle(&mut inner).await?;
         let DeviceSource { path, device } = source;
         let size_bytes = device.size_bytes();
-        let uuid = Uuid::new_v4();
+        let uuid = fresh_uuid();
         let device = Arc::new(Device::new(uuid, name.to_owned(), path.clone(), device));
         let areas = Areas::of(size_bytes).ok_or(PoolError::DeviceTooSmall {
             path: path.clone(),
@@ -41,7 +42,7 @@ impl<D: BlockDevice> Pool<D> {
             });
         }
         check_unclaimed(&device, config).await?;
-        let pool_uuid = config.map_or_else(Uuid::new_v4, |config| config.pool.uuid);
+        let pool_uuid = config.map_or_else(fresh_uuid, |config| config.pool.uuid);
         let label = Label {
             pool: pool_uuid,
             device: uuid,

@@ -13,6 +13,7 @@ use crate::config::{
     Access, Change, Column, Config, ConfigStore, Extent, KeysReplica, Plex, PlexLayout, PlexState,
     VolumeRecord,
 };
+use crate::fresh_uuid::fresh_uuid;
 use crate::private_region::PrivateRegion;
 use crate::volume::{Volume, region_bytes_for};
 
@@ -83,7 +84,7 @@ impl<D: BlockDevice> Pool<D> {
         let on = named_or_all(&inner, config, &request.on)?;
         let keys_on = keys_devices(&inner, config, &request.keys_on)?;
         let Placement { data, keys, log } = place(config, request.size_bytes, &on, &keys_on)?;
-        let uuid = Uuid::new_v4();
+        let uuid = fresh_uuid();
         // At most 128: more replicas than that are refused when the region is made.
         let keys_wanted = u8::try_from(keys.len()).unwrap_or(u8::MAX);
         let record = VolumeRecord {
@@ -97,7 +98,7 @@ impl<D: BlockDevice> Pool<D> {
             persist: request.persist,
             region_bytes: region_bytes_for(request.size_bytes),
             plexes: vec![Plex {
-                uuid: Uuid::new_v4(),
+                uuid: fresh_uuid(),
                 layout: PlexLayout::Linear,
                 columns: vec![Column { extents: data }],
                 log,
@@ -107,7 +108,7 @@ impl<D: BlockDevice> Pool<D> {
             keys: keys
                 .into_iter()
                 .map(|extent| KeysReplica {
-                    uuid: Uuid::new_v4(),
+                    uuid: fresh_uuid(),
                     extent,
                 })
                 .collect(),
