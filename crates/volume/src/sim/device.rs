@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use bytes::{Bytes, BytesMut};
 use super::SimWorld;
 use super::disk::{Task, failure};
 use super::image::Change;
+use super::operation::Counts;
 use crate::block_device::{Allocation, BlockDevice};
 
 /// A handle of one disk of a world.
 pub struct SimDevice {
     world: SimWorld,
     disk: usize,
-    in_flight: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 impl SimDevice {
@@ -27,7 +28,7 @@ impl SimDevice {
         SimDevice {
             world,
             disk,
-            in_flight: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -60,7 +61,7 @@ impl SimDevice {
             .world
             .inner
             .lock()
-            .begin(self.disk, &self.in_flight, task, buf);
+            .begin(self.disk, &self.counts, task, buf);
         Running {
             world: &self.world,
             number,
@@ -205,7 +206,11 @@ impl BlockDevice for SimDevice {
     }
 
     fn in_flight(&self) -> u64 {
-        self.in_flight.load(Ordering::SeqCst) as u64
+        self.counts.in_flight.load(Ordering::SeqCst)
+    }
+
+    fn abandoned(&self) -> u64 {
+        self.counts.abandoned.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> Duration {

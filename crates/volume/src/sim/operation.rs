@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -24,9 +24,17 @@ pub(super) enum Timer {
     Wake(u64),
 }
 
+/// Operations of one handle that have not ended.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) in_flight: AtomicU64,
+    /// Those of them whose futures were dropped.
+    pub(super) abandoned: AtomicU64,
+}
+
 pub(super) struct Operation {
     disk: usize,
-    in_flight: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     task: Task,
     fate: Fate,
     buf: Option<BytesMut>,
@@ -67,7 +75,7 @@ impl Inner {
     pub(super) fn begin(
         &mut self,
         disk: usize,
-        in_flight: &Arc<AtomicUsize>,
+        counts: &Arc<Counts>,
         mut task: Task,
         buf: Option<BytesMut>,
     ) -> u64 {
@@ -94,10 +102,10 @@ impl Inner {
             });
         }
         let finish_at = self.times(disk, number, &task, &fate);
-        in_flight.fetch_add(1, Ordering::SeqCst);
+        counts.in_flight.fetch_add(1, Ordering::SeqCst);
         let operation = Operation {
             disk,
-            in_flight: in_flight.clone(),
+            counts: counts.clone(),
             since: self.disks[disk].tick,
             task,
             fate,
@@ -222,13 +230,14 @@ impl Inner {
         );
         let lost = operation.fate == Fate::Met(Effect::Lose);
         operation.result = Some(if failed { Err(failure()) } else { Ok(()) });
-        operation.in_flight.fetch_sub(1, Ordering::SeqCst);
+        operation.counts.in_flight.fetch_sub(1, Ordering::SeqCst);
         let (waker, since) = (operation.waker.take(), operation.since);
         let (is_change, is_flush) = (
             matches!(operation.task, Task::Change(_)),
             matches!(operation.task, Task::Flush),
         );
         if operation.abandoned {
+            operation.counts.abandoned.fetch_sub(1, Ordering::SeqCst);
             self.operations.remove(&number);
         }
         if is_change {
@@ -265,6 +274,7 @@ impl Inner {
             return;
         }
         operation.abandoned = true;
+        operation.counts.abandoned.fetch_add(1, Ordering::SeqCst);
         operation.waker = None;
         // Without the scheduler nobody else would end it.
         if !self.scheduled && operation.finish_at.is_some_and(|at| at <= self.now) {
