@@ -6,6 +6,8 @@
 
 mod devices;
 mod error;
+pub mod jobs;
+pub mod keep;
 mod open;
 mod space;
 mod volumes;
@@ -78,6 +80,7 @@ pub struct Pool<D> {
     inner: Mutex<Inner<D>>,
     /// By LUN.
     volumes: ArcSwap<BTreeMap<u16, Arc<Volume<D>>>>,
+    keeper: keep::Keeper,
 }
 
 struct Inner<D> {

@@ -45,6 +45,7 @@ impl<D: BlockDevice> Pool<D> {
                 devices: BTreeMap::new(),
             }),
             volumes: ArcSwap::default(),
+            keeper: super::keep::Keeper::default(),
         };
         if devices.is_empty() {
             return Ok(pool);
