@@ -184,6 +184,22 @@ impl<D: BlockDevice> Device<D> {
         result
     }
 
+    /// As [`Device::within`], with an error that tells what was given up.
+    ///
+    /// # Errors
+    /// [`VolumeError::Device`] of the kind `TimedOut`: see [`VolumeError::is_hang`].
+    pub async fn in_time<T>(
+        &self,
+        limit: Duration,
+        name: &'static str,
+        operation: impl Future<Output = T>,
+    ) -> Result<T, VolumeError> {
+        self.within(limit, operation).await.ok_or_else(|| {
+            let problem = format!("no answer within {} s", limit.as_secs());
+            self.error(name, io::Error::new(io::ErrorKind::TimedOut, problem))
+        })
+    }
+
     /// Counts an operation that its caller gives up.
     pub fn count_hang(&self) {
         ErrorCounters::count(&self.errors.hangs);

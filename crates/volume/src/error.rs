@@ -53,3 +53,10 @@ pub enum VolumeError {
         reason: String,
     },
 }
+
+impl VolumeError {
+    /// An operation that was given up because the device did not answer: it may still take place.
+    pub fn is_hang(&self) -> bool {
+        matches!(self, VolumeError::Device { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+}

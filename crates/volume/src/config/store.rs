@@ -12,7 +12,8 @@ use super::envelope::{self, Stored};
 use super::{DeviceRecord, PoolRecord, VolumeRecord};
 use crate::block_device::BlockDevice;
 use crate::page_store::{
-    Identity, PageChange, PageStore, RECORD_BYTES, Replica, ReplicaHealth, StoreError,
+    Finding, Identity, PageChange, PageStore, RECORD_BYTES, Replica, ReplicaHealth, ReplicaInfo,
+    StoreError,
 };
 
 const KIND_POOL: u16 = 1;
@@ -132,6 +133,19 @@ impl<D: BlockDevice> ConfigStore<D> {
         settle: bool,
     ) -> Result<ConfigStore<D>, ConfigError> {
         let store = PageStore::open(identity(pool), replicas, settle).await?;
+        ConfigStore::load(pool, store).await
+    }
+
+    /// Opens the configuration again after a commit whose outcome is not known, and commits what is found again.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub async fn reopen(&self) -> Result<ConfigStore<D>, ConfigError> {
+        let store = self.store.reopen(self.replicas()).await?;
+        ConfigStore::load(self.config.pool.uuid, store).await
+    }
+
+    async fn load(pool: Uuid, store: PageStore<D>) -> Result<ConfigStore<D>, ConfigError> {
         let used: Vec<u32> = store.used_pages().collect();
         let bytes = store.read_pages(&used).await?;
         let (config, pages) = parse(used.into_iter().zip(bytes))?;
@@ -159,6 +173,37 @@ impl<D: BlockDevice> ConfigStore<D> {
             .filter(|(_, health)| **health == ReplicaHealth::Current)
             .map(|(replica, _)| replica.uuid)
             .collect()
+    }
+
+    /// Every copy that counts (its identity is its device's), those on devices that are not there too.
+    pub fn health(&self) -> Vec<ReplicaInfo> {
+        self.store.health()
+    }
+
+    /// Brings the stale copy on a device up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::NotRepairable`] when nothing may be written there now; the device's.
+    pub async fn repair(&mut self, device: Uuid) -> Result<(), ConfigError> {
+        Ok(self.store.repair(device).await?)
+    }
+
+    /// Takes the copy on a device back in that was not there, and repairs it.
+    ///
+    /// # Errors
+    /// As for [`ConfigStore::repair`].
+    pub async fn rejoin(&mut self, replica: Replica<D>) -> Result<(), ConfigError> {
+        let uuid = replica.uuid;
+        self.store.rejoin(replica)?;
+        self.repair(uuid).await
+    }
+
+    /// Reads every copy and tells what is not as it should be; with `repair`, sets it right.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsettled`].
+    pub async fn verify(&mut self, repair: bool) -> Result<Vec<Finding>, ConfigError> {
+        Ok(self.store.verify(repair).await?)
     }
 
     /// Number of the last commit.

@@ -1,6 +1,6 @@
 //! Health, counters and new incarnations.
 
-use futures_lite::future::{block_on, poll_once};
+use futures_lite::future::block_on;
 
 use super::*;
 use crate::block_device::aligned_buffer;
@@ -80,15 +80,20 @@ fn a_failed_device_is_not_touched_until_it_is_opened_anew() {
 #[test]
 fn what_was_given_up_is_told_through_every_incarnation() {
     let (world, device) = device();
-    block_on(async {
-        assert_eq!(device.abandoned(), 0);
-        let old = device.inner();
-        let mut write = Box::pin(old.write(0, page()));
-        assert!(poll_once(&mut write).await.is_none());
-        assert!(device.abandoned() > 0);
+    world.clone().run(async move {
+        world.hang(0);
+        let limit = Duration::from_secs(1);
+        assert!(
+            device
+                .in_time(limit, "write", device.write(0, page()))
+                .await
+                .is_err()
+        );
+        assert_eq!(device.abandoned(), 1);
         device.bring_online(world.device(0), "/a".into());
-        assert!(device.abandoned() > 0, "it may still land");
-        write.await.unwrap();
+        assert_eq!(device.abandoned(), 1, "it may still land");
+        world.resume(0);
+        device.sleep(limit).await;
         assert_eq!(device.abandoned(), 0);
     });
 }

@@ -5,12 +5,16 @@
 //!   makes them durable, and only then writes the header that makes them current.
 //! - A commit is acknowledged only when its header is durable on a majority of the members.
 //! - A replica that missed a write is out until it is repaired; it is never counted meanwhile.
+//! - A replica with a write of ours that was given up is not written as long as that write may still land.
 //! - After a commit whose outcome is unknown nothing more is committed until the store has been opened again.
 
 mod commit;
 mod geometry;
 pub mod header;
+mod members;
 mod open;
+mod repair;
+mod replica;
 pub mod verdict;
 
 use std::sync::Arc;
@@ -21,13 +25,17 @@ use uuid::Uuid;
 
 pub use geometry::{Geometry, PAGE_BYTES};
 pub use header::{Header, Identity, MAX_MEMBERS, RECORD_BYTES};
+pub use members::Beginning;
 pub use open::{Inspection, inspect};
-pub use verdict::HeaderRead;
+pub use repair::Finding;
+pub use replica::{QUORUM_PATIENCE, READ_PATIENCE, REPAIR_PATIENCE, STRAGGLER_PATIENCE};
+pub use verdict::{HeaderRead, Verdict};
 
 use crate::block_device::{BlockDevice, aligned_buffer};
 use crate::device::Device;
 use crate::error::VolumeError;
 use header::Content;
+use replica::ReplicaState;
 
 /// Where a replica is.
 pub struct Replica<D> {
@@ -126,9 +134,22 @@ pub enum StoreError {
         written: usize,
         /// Replicas needed.
         need: usize,
+        /// Anything was written at all.
+        tried: bool,
         /// Who failed, and why.
         detail: String,
     },
+    /// A replica to which nothing may be written now.
+    #[error("the replica on device {device} cannot be repaired now: {why}")]
+    NotRepairable {
+        /// Its device's name.
+        device: String,
+        /// Why.
+        why: String,
+    },
+    /// The last replica cannot be removed.
+    #[error("it is the last replica")]
+    LastMember,
     /// A commit reached some replicas but not enough; it may or may not be found later.
     #[error(
         "the outcome of a commit is not known: {detail}; it must be settled by opening the store again"
@@ -148,14 +169,19 @@ pub enum ReplicaHealth {
     Stale(String),
 }
 
-struct ReplicaState<D> {
-    replica: Replica<D>,
-    geometry: Geometry,
-    health: ReplicaHealth,
-    /// The header copy that is written next: the one that does not hold the newest header.
-    next_copy: u8,
-    /// The newest valid header, when it is not the current one.
-    own: Option<Header>,
+/// A member of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    /// Identity of the replica.
+    pub uuid: Uuid,
+    /// Its device; `None` when that is not there.
+    pub device: Option<Uuid>,
+    /// The device's name; empty when it is not there.
+    pub device_name: String,
+    /// Whether it takes part.
+    pub health: ReplicaHealth,
+    /// Sequence of the last commit that it is known to have.
+    pub sequence: Option<u64>,
 }
 
 /// An open page store. Its user serializes commits.
@@ -229,6 +255,32 @@ impl<D: BlockDevice> PageStore<D> {
             .map(|state| (&state.replica, &state.health))
     }
 
+    /// Every member, in the order of the list, and whether it takes part.
+    pub fn health(&self) -> Vec<ReplicaInfo> {
+        let members = self.content.members.iter();
+        members
+            .map(|uuid| {
+                let state = self.replicas.iter().find(|state| state.uuid() == *uuid);
+                match state {
+                    Some(state) => ReplicaInfo {
+                        uuid: *uuid,
+                        device: Some(state.replica.device.uuid()),
+                        device_name: state.replica.device.name().to_owned(),
+                        health: state.health.clone(),
+                        sequence: state.sequence,
+                    },
+                    None => ReplicaInfo {
+                        uuid: *uuid,
+                        device: None,
+                        device_name: String::new(),
+                        health: ReplicaHealth::Stale("its device is not there".into()),
+                        sequence: None,
+                    },
+                }
+            })
+            .collect()
+    }
+
     /// True after a commit whose outcome is not known.
     pub fn is_unsettled(&self) -> bool {
         self.unsettled.is_some()
@@ -239,9 +291,12 @@ impl<D: BlockDevice> PageStore<D> {
     /// # Errors
     /// [`StoreError::PageDamaged`] when no replica has it.
     pub async fn read_pages(&self, pages: &[u32]) -> Result<Vec<Bytes>, StoreError> {
-        let replicas: Vec<(&Replica<D>, Geometry)> = self
-            .replicas
-            .iter()
+        // Those that are current first: the others are asked for what is damaged there.
+        let (current, others): (Vec<_>, Vec<_>) =
+            self.replicas.iter().partition(|state| state.is_current());
+        let replicas: Vec<(&Replica<D>, Geometry)> = current
+            .into_iter()
+            .chain(others)
             .map(|state| (&state.replica, state.geometry))
             .collect();
         read_pages(&replicas, &self.content, pages).await
@@ -285,11 +340,15 @@ async fn read_pages<D: BlockDevice>(
             let start = geometry.page_offset_bytes(first, 0);
             let end = geometry.page_offset_bytes(last, 1) + PAGE_BYTES;
             let buf = aligned_buffer((end - start) as usize);
-            let (result, buf) = replica.device.read(replica.offset_bytes + start, buf).await;
-            if let Err(error) = result {
-                tracing::warn!(%error, "a copy could not be read; trying the next");
-                continue;
-            }
+            let device = &replica.device;
+            let reading = device.read(replica.offset_bytes + start, buf);
+            let buf = match device.in_time(READ_PATIENCE, "read", reading).await {
+                Ok((Ok(()), buf)) => buf,
+                Ok((Err(error), _)) | Err(error) => {
+                    tracing::warn!(%error, "a copy could not be read; trying the next");
+                    continue;
+                }
+            };
             for (slot, &page) in found.iter_mut().zip(run) {
                 let Some(entry) = content.pages.get(page as usize) else {
                     continue;

@@ -1,22 +1,48 @@
 //! Reading replicas and opening a store from what they say.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::header::{self, Content, HeaderError};
+use super::replica::{
+    QUORUM_PATIENCE, READ_PATIENCE, ReplicaState, STRAGGLER_PATIENCE, geometry_of,
+};
 use super::verdict::{HeaderRead, Verdict, verdict};
 use super::{
-    Geometry, Header, Identity, PAGE_BYTES, PageStore, Replica, ReplicaHealth, ReplicaState,
-    StoreError, read_pages,
+    Geometry, Header, Identity, PAGE_BYTES, PageStore, Replica, ReplicaHealth, StoreError,
+    read_pages,
 };
 use crate::block_device::{BlockDevice, aligned_buffer};
 use crate::fresh_uuid::fresh_uuid;
-use crate::join::{boxed, join_all};
+use crate::join::{boxed, join_with_patience};
 
 /// What one replica says, and which of its header copies says it.
-struct CopyRead {
-    read: HeaderRead,
-    copy: u8,
+pub(super) struct CopyRead {
+    pub(super) read: HeaderRead,
+    pub(super) copy: u8,
 }
+
+/// How long to wait for replicas that do not answer.
+#[derive(Clone, Copy)]
+pub(super) struct ReadPatience {
+    /// With what a majority says in hand.
+    pub(super) rest: Duration,
+    /// Without.
+    pub(super) quorum: Duration,
+}
+
+/// Before something is served: a device may have to spin up.
+const OPENING: ReadPatience = ReadPatience {
+    rest: READ_PATIENCE,
+    quorum: QUORUM_PATIENCE,
+};
+
+/// While something is served, or somebody waits.
+const LOOKING: ReadPatience = ReadPatience {
+    rest: STRAGGLER_PATIENCE,
+    quorum: READ_PATIENCE,
+};
 
 async fn read_copy<D: BlockDevice>(
     replica: &Replica<D>,
@@ -49,15 +75,25 @@ async fn read_copy<D: BlockDevice>(
     }
 }
 
+/// Reads both header copies of a replica.
+pub(super) async fn read_copies<D: BlockDevice>(
+    replica: &Replica<D>,
+    geometry: Geometry,
+    identity: Identity,
+) -> [HeaderRead; 2] {
+    let first = read_copy(replica, geometry, identity, 0).await;
+    let second = read_copy(replica, geometry, identity, 1).await;
+    [first, second]
+}
+
 /// Reads both header copies of a replica and takes the newer valid one. A copy that cannot be read, or that a later
 /// version wrote, might be the newer one: then the replica does not count.
-async fn read_replica<D: BlockDevice>(
+pub(super) async fn read_replica<D: BlockDevice>(
     replica: &Replica<D>,
     geometry: Geometry,
     identity: Identity,
 ) -> CopyRead {
-    let first = read_copy(replica, geometry, identity, 0).await;
-    let second = read_copy(replica, geometry, identity, 1).await;
+    let [first, second] = read_copies(replica, geometry, identity).await;
     let take_first = match (&first, &second) {
         (HeaderRead::Unreadable(_), _) => true,
         (_, HeaderRead::Unreadable(_)) => false,
@@ -111,7 +147,7 @@ impl Inspection {
     }
 }
 
-/// Reads the headers of all replicas and nothing else.
+/// Reads the headers of all replicas and nothing else. Replicas that do not answer within a few seconds are unreadable.
 ///
 /// # Errors
 /// [`StoreError::AreaTooSmall`].
@@ -119,7 +155,7 @@ pub async fn inspect<D: BlockDevice>(
     identity: Identity,
     replicas: &[Replica<D>],
 ) -> Result<Inspection, StoreError> {
-    let (reads, verdict) = read_all(identity, replicas).await?;
+    let (reads, verdict) = read_all(identity, replicas, LOOKING).await?;
     Ok(Inspection {
         reads: reads.into_iter().map(|(_, copy)| copy.read).collect(),
         verdict,
@@ -129,22 +165,47 @@ pub async fn inspect<D: BlockDevice>(
 async fn read_all<D: BlockDevice>(
     identity: Identity,
     replicas: &[Replica<D>],
+    patience: ReadPatience,
 ) -> Result<(Vec<(Geometry, CopyRead)>, Verdict), StoreError> {
     let geometries = replicas
         .iter()
-        .map(|replica| {
-            Geometry::of(replica.length_bytes).ok_or(StoreError::AreaTooSmall {
-                length_bytes: replica.length_bytes,
-            })
-        })
+        .map(geometry_of)
         .collect::<Result<Vec<_>, _>>()?;
-    let copies = join_all(
+    let silent = || HeaderRead::Unreadable("no answer".into());
+    let Some(clock) = replicas.first().map(|replica| &replica.device) else {
+        return Ok((Vec::new(), verdict(&[])));
+    };
+    let copies = join_with_patience(
         replicas
             .iter()
             .zip(&geometries)
             .map(|(replica, geometry)| boxed(read_replica(replica, *geometry, identity))),
+        |copies: &[Option<CopyRead>]| {
+            let reads: Vec<HeaderRead> = copies
+                .iter()
+                .map(|copy| copy.as_ref().map_or_else(silent, |copy| copy.read.clone()))
+                .collect();
+            Some(match verdict(&reads) {
+                Verdict::Current { .. } => patience.rest,
+                _ => patience.quorum,
+            })
+        },
+        |duration| clock.sleep(duration),
     )
     .await;
+    let copies: Vec<CopyRead> = copies
+        .into_iter()
+        .zip(replicas)
+        .map(|(copy, replica)| {
+            copy.unwrap_or_else(|| {
+                replica.device.count_hang();
+                CopyRead {
+                    read: silent(),
+                    copy: 0,
+                }
+            })
+        })
+        .collect();
     let reads: Vec<HeaderRead> = copies.iter().map(|copy| copy.read.clone()).collect();
     let verdict = verdict(&reads);
     Ok((geometries.into_iter().zip(copies).collect(), verdict))
@@ -181,7 +242,31 @@ impl<D: BlockDevice> PageStore<D> {
         replicas: Vec<Replica<D>>,
         settle: bool,
     ) -> Result<PageStore<D>, StoreError> {
-        let (copies, verdict) = read_all(identity, &replicas).await?;
+        PageStore::open_after(identity, replicas, settle, &[]).await
+    }
+
+    /// Opens the store again on `replicas`, after a commit whose outcome is not known, and commits what is found again.
+    /// Replicas on which an abandoned write may still land say what they have, but are not written.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when too few replicas may be written yet.
+    pub async fn reopen(&self, replicas: Vec<Replica<D>>) -> Result<PageStore<D>, StoreError> {
+        let writing: Vec<Uuid> = self
+            .replicas
+            .iter()
+            .filter(|state| state.writing && state.replica.device.abandoned() > 0)
+            .map(ReplicaState::uuid)
+            .collect();
+        PageStore::open_after(self.identity, replicas, true, &writing).await
+    }
+
+    async fn open_after(
+        identity: Identity,
+        replicas: Vec<Replica<D>>,
+        settle: bool,
+        writing: &[Uuid],
+    ) -> Result<PageStore<D>, StoreError> {
+        let (copies, verdict) = read_all(identity, &replicas, OPENING).await?;
         let reads: Vec<HeaderRead> = copies.iter().map(|(_, copy)| copy.read.clone()).collect();
         let (best, settled) = match verdict {
             Verdict::Current { best, settled, .. } => (best, settled),
@@ -230,6 +315,11 @@ impl<D: BlockDevice> PageStore<D> {
                 copy.read,
                 HeaderRead::Valid(_) | HeaderRead::Bad(HeaderError::Empty | HeaderError::Torn)
             );
+            let writing = writing.contains(&replica.uuid);
+            let sequence = match &copy.read {
+                HeaderRead::Valid(header) => Some(header.content.sequence),
+                _ => None,
+            };
             let (health, next_copy, own) = match copy.read {
                 HeaderRead::Valid(header) if header.content == content => {
                     (ReplicaHealth::Current, 1 - copy.copy, None)
@@ -242,7 +332,12 @@ impl<D: BlockDevice> PageStore<D> {
                 HeaderRead::Bad(error) => (ReplicaHealth::Stale(error.to_string()), 0, None),
                 HeaderRead::Unreadable(error) => (ReplicaHealth::Stale(error), 0, None),
             };
-            if ours && health != ReplicaHealth::Current {
+            let health = if writing && health == ReplicaHealth::Current {
+                ReplicaHealth::Stale("an operation that was given up has not ended".into())
+            } else {
+                health
+            };
+            if ours && !writing && health != ReplicaHealth::Current {
                 repairable.push(replica.uuid);
             }
             states.push(ReplicaState {
@@ -251,6 +346,8 @@ impl<D: BlockDevice> PageStore<D> {
                 health,
                 next_copy,
                 own,
+                sequence,
+                writing,
             });
         }
         let mut store = PageStore {
@@ -269,6 +366,13 @@ impl<D: BlockDevice> PageStore<D> {
                 if let Err(error) = store.repair(uuid).await {
                     tracing::warn!(%error, "a stale copy could not be repaired");
                 }
+            }
+            // With two members nothing can be committed, and the members cannot change, once one has died before the
+            // other has been told of this opening.
+            if store.content.members.len() == 2
+                && let Err(error) = store.establish().await
+            {
+                tracing::warn!(%error, "the second of two copies is not there");
             }
         }
         Ok(store)

@@ -118,7 +118,7 @@ impl<D: BlockDevice> Pool<D> {
         if !config.is_unsettled() {
             return Ok(());
         }
-        let config = ConfigStore::open(config.config().pool.uuid, config.replicas(), true).await?;
+        let config = config.reopen().await?;
         check(config.config())?;
         let mut known = BTreeMap::clone(&self.volumes.load());
         for (lun, volume) in std::mem::take(&mut known) {

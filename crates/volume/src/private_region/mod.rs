@@ -5,6 +5,7 @@
 //! (PREEMPT, CLEAR, RESERVE, RELEASE) writes a header and nothing else.
 
 pub mod commit_record;
+mod replicas;
 pub mod slot;
 mod table;
 
@@ -33,13 +34,14 @@ pub struct PrivateRegion<D> {
     volume: Uuid,
     boot_id: Uuid,
     persist: Persist,
-    replicas: Vec<Replica<D>>,
     inner: Mutex<Inner<D>>,
 }
 
 struct Inner<D> {
     store: PageStore<D>,
     table: Table,
+    /// Where replicas are or may be: at least all members of the store that are there.
+    replicas: Vec<Replica<D>>,
 }
 
 /// A replica as it was read back from its device.
@@ -126,8 +128,11 @@ impl<D: BlockDevice> PrivateRegion<D> {
             volume,
             boot_id,
             persist,
-            replicas,
-            inner: Mutex::new(Inner { store, table }),
+            inner: Mutex::new(Inner {
+                store,
+                table,
+                replicas,
+            }),
         })
     }
 
@@ -144,12 +149,11 @@ impl<D: BlockDevice> PrivateRegion<D> {
         persist: Persist,
     ) -> Result<PrivateRegion<D>, PrivateRegionError> {
         let store = PageStore::open(identity(volume), replicas.clone(), false).await?;
-        let inner = load(volume, store).await?;
+        let inner = load(volume, store, replicas).await?;
         let region = PrivateRegion {
             volume,
             boot_id,
             persist,
-            replicas,
             inner: Mutex::new(inner),
         };
         region.power_on_after_reboot().await?;
@@ -234,8 +238,9 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// [`PrivateRegionError`]: the volume must not be served.
     pub async fn recover(&self) -> Result<State, PrivateRegionError> {
         let mut inner = self.inner.lock().await;
-        let store = PageStore::open(identity(self.volume), self.replicas.clone(), true).await?;
-        *inner = load(self.volume, store).await?;
+        let replicas = inner.replicas.clone();
+        let store = inner.store.reopen(replicas.clone()).await?;
+        *inner = load(self.volume, store, replicas).await?;
         Ok(inner.table.state().clone())
     }
 
@@ -284,11 +289,16 @@ impl<D: BlockDevice> PrivateRegion<D> {
 async fn load<D: BlockDevice>(
     volume: Uuid,
     store: PageStore<D>,
+    replicas: Vec<Replica<D>>,
 ) -> Result<Inner<D>, PrivateRegionError> {
     let used: Vec<u32> = store.used_pages().collect();
     let pages: Vec<Bytes> = store.read_pages(&used).await?;
     let table = Table::decode(volume, store.record(), &used, &pages)?;
-    Ok(Inner { store, table })
+    Ok(Inner {
+        store,
+        table,
+        replicas,
+    })
 }
 
 fn inconsistent(problem: String) -> PrivateRegionError {
