@@ -328,3 +328,65 @@ fn one_device_on_several_reactors() {
         }
     });
 }
+
+#[test]
+fn what_is_given_up_is_counted_until_it_has_ended() {
+    let folder = folder();
+    let path = sparse_file(folder.path(), DEVICE_BYTES);
+    for config in support::configs(1) {
+        let path = path.clone();
+        // The threads of the other one may have ended it by the time we look.
+        let exact = config.backend == reactor::BackendChoice::IoUring;
+        let test = async move {
+            let device = FileDevice::open(&path, DIRECT).unwrap();
+            let page = |value: u8| Bytes::from(vec![value; 4096]);
+            device.write(0, page(1)).await.unwrap();
+            assert_eq!((device.in_flight(), device.abandoned()), (0, 0));
+            let mut write = Box::pin(device.write(4096, page(2)));
+            assert!(futures_lite::future::poll_once(&mut write).await.is_none());
+            assert!(!exact || (device.in_flight(), device.abandoned()) == (1, 0));
+            drop(write);
+            assert!(!exact || (device.in_flight(), device.abandoned()) == (1, 1));
+            // What begins later is not counted with it.
+            let mut later = Box::pin(device.write(8192, page(3)));
+            assert!(futures_lite::future::poll_once(&mut later).await.is_none());
+            assert!(!exact || (device.in_flight(), device.abandoned()) == (2, 1));
+            assert!(device.abandoned() <= 1);
+            later.await.unwrap();
+            while device.abandoned() > 0 {
+                reactor::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert_eq!(device.in_flight(), 0);
+            let (result, read) = device.read(4096, aligned_buffer(8192)).await;
+            result.unwrap();
+            assert_eq!((read[0], read[4096]), (2, 3), "it ended all the same");
+        };
+        reactor::block_on(&config, test).unwrap();
+    }
+}
+
+#[test]
+fn a_closed_device_can_be_opened_again() {
+    let folder = folder();
+    let path = sparse_file(folder.path(), DEVICE_BYTES);
+    on_both(|| {
+        let path = path.clone();
+        async move {
+            let device = FileDevice::open(&path, OpenOptions::default()).unwrap();
+            assert!(matches!(
+                FileDevice::open(&path, OpenOptions::default()),
+                Err(OpenError::InUse { .. })
+            ));
+            device.close();
+            for _ in 0..2 {
+                assert!(device.write(0, Bytes::from(vec![0; 4096])).await.is_err());
+                assert!(device.read(0, aligned_buffer(4096)).await.0.is_err());
+                assert!(device.flush().await.is_err());
+                assert!(device.write_zeroes(0, 4096, true).await.is_err());
+                assert!(device.allocation(0, 4096).await.is_err());
+            }
+            let again = FileDevice::open(&path, OpenOptions::default()).unwrap();
+            again.write(0, Bytes::from(vec![0; 4096])).await.unwrap();
+        }
+    });
+}

@@ -74,6 +74,10 @@ pub trait BlockDevice: Send + Sync + 'static {
         self.in_flight()
     }
 
+    /// Gives up the exclusive hold on what is below, as soon as the operations in flight have ended: those that begin
+    /// later fail. For a device that others may open at the same time there is nothing to do.
+    fn close(&self) {}
+
     /// Time since some fixed moment, on the clock of the runtime that drives the device; it never goes back.
     fn now(&self) -> Duration;
 

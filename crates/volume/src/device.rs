@@ -93,9 +93,9 @@ impl<D: BlockDevice> Device<D> {
         String::clone(&self.path.load())
     }
 
-    /// The block device below, now.
-    pub fn inner(&self) -> Arc<D> {
-        self.opened.load().inner.clone()
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.opened.load().inner.size_bytes()
     }
 
     /// Alignment in bytes of offsets, lengths and buffer addresses.
@@ -129,6 +129,21 @@ impl<D: BlockDevice> Device<D> {
         self.opened.load().fail(reason.into());
     }
 
+    /// Closes the block device below a failed device, so that it can be opened anew ([`Device::bring_online`]).
+    ///
+    /// # Errors
+    /// The number of operations that have not ended, abandoned ones included; at least 1 when the device has not failed.
+    pub fn release(&self) -> Result<(), u64> {
+        let retired = self.retired.lock();
+        let opened = self.opened.load();
+        let unfinished = Self::unfinished(&retired) + opened.inner.in_flight();
+        if opened.failed.load().is_none() || unfinished > 0 {
+            return Err(unfinished.max(1));
+        }
+        opened.inner.close();
+        Ok(())
+    }
+
     /// Puts a newly opened block device in the place of the one that failed. The caller has made sure that it is the
     /// same medium (its label). What was written before and not flushed must be taken for lost.
     pub fn bring_online(&self, inner: Arc<D>, path: String) {
@@ -141,6 +156,10 @@ impl<D: BlockDevice> Device<D> {
         self.path.store(Arc::new(path));
     }
 
+    fn unfinished(retired: &[Arc<D>]) -> u64 {
+        retired.iter().map(|inner| inner.in_flight()).sum()
+    }
+
     /// Number of the opening, from 1. See the module's text.
     pub fn incarnation(&self) -> u64 {
         self.opened.load().incarnation
@@ -151,8 +170,7 @@ impl<D: BlockDevice> Device<D> {
     pub fn abandoned(&self) -> u64 {
         let mut retired = self.retired.lock();
         retired.retain(|inner| inner.in_flight() > 0);
-        let earlier: u64 = retired.iter().map(|inner| inner.in_flight()).sum();
-        earlier + self.opened.load().inner.abandoned()
+        Self::unfinished(&retired) + self.opened.load().inner.abandoned()
     }
 
     /// Time on the device's clock.
@@ -162,7 +180,8 @@ impl<D: BlockDevice> Device<D> {
 
     /// Waits on the device's clock, also when the device is failed.
     pub async fn sleep(&self, duration: Duration) {
-        self.inner().sleep(duration).await;
+        let inner = self.opened.load().inner.clone();
+        inner.sleep(duration).await;
     }
 
     /// Runs `operation` for at most `limit` on the device's clock; `None` when it was given up, which is counted as a

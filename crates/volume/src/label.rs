@@ -229,7 +229,7 @@ impl Label {
 /// # Errors
 /// [`LabelError`], each verdict its own.
 pub async fn read<D: BlockDevice>(device: &Device<D>) -> Result<Label, LabelError> {
-    let size_bytes = device.inner().size_bytes();
+    let size_bytes = device.size_bytes();
     if size_bytes < LABEL_AREA_BYTES {
         return Err(LabelError::Foreign);
     }

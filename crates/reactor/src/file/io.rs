@@ -89,8 +89,11 @@ fn read_cached(device: &FileDevice, offset_bytes: u64, buf: &mut BytesMut) -> us
     if !device.nowait_read.load(Ordering::Relaxed) {
         return 0;
     }
+    let Ok(file) = device.file.borrow() else {
+        return 0; // the other way says so
+    };
     let slices = &mut [IoSliceMut::new(buf)];
-    match preadv2(&*device.fd, slices, offset_bytes, ReadWriteFlags::NOWAIT) {
+    match preadv2(&*file, slices, offset_bytes, ReadWriteFlags::NOWAIT) {
         Ok(count) => count,
         Err(error) => {
             note_refusal(&device.nowait_read, error);
@@ -115,12 +118,16 @@ async fn read_slowly(
         Ok(core) => core,
         Err(error) => return (Err(error), buf),
     };
-    if core.driver().ring().is_none() {
-        return read_in_pool(&core, device.fd.clone(), offset_bytes, buf, filled_bytes).await;
-    }
     while filled_bytes < buf.len() {
+        let fd = match device.file.hold() {
+            Ok(fd) => fd,
+            Err(error) => return (Err(error), buf),
+        };
+        if core.driver().ring().is_none() {
+            return read_in_pool(&core, fd, offset_bytes, buf, filled_bytes).await;
+        }
         let request = Request::Read {
-            fd: device.fd.clone(),
+            fd,
             offset_bytes: offset_bytes + filled_bytes as u64,
             buf,
             filled_bytes,
@@ -192,11 +199,11 @@ pub(super) async fn write(
         data = bounce.freeze();
     }
     if core.driver().ring().is_none() {
-        return write_in_pool(&core, device.fd.clone(), offset_bytes, data).await;
+        return write_in_pool(&core, device.file.hold()?, offset_bytes, data).await;
     }
     while !data.is_empty() {
         let request = Request::Write {
-            fd: device.fd.clone(),
+            fd: device.file.hold()?,
             offset_bytes,
             data: data.clone(),
         };
@@ -216,15 +223,18 @@ pub(super) async fn write(
 
 /// Puts what it can into the page cache, without waiting if that can be had; the number of bytes.
 fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
+    let Ok(file) = device.file.borrow() else {
+        return 0; // the other way says so
+    };
     let written = if device.nowait_write.load(Ordering::Relaxed) {
         let slices = &[IoSlice::new(data)];
-        let written = pwritev2(&*device.fd, slices, offset_bytes, ReadWriteFlags::NOWAIT);
+        let written = pwritev2(&*file, slices, offset_bytes, ReadWriteFlags::NOWAIT);
         if let Err(error) = written {
             note_refusal(&device.nowait_write, error);
         }
         Some(written)
     } else {
-        let write = || pwrite(&*device.fd, data, offset_bytes);
+        let write = || pwrite(&*file, data, offset_bytes);
         device.inline_writes.run(offset_bytes, data.len(), write)
     };
     // What failed is tried again by the other way, which reports the error.
@@ -259,12 +269,12 @@ pub(super) async fn datasync(device: &FileDevice) -> io::Result<()> {
     let core = core()?;
     if core.driver().ring().is_some() {
         let request = Request::Datasync {
-            fd: device.fd.clone(),
+            fd: device.file.hold()?,
         };
         Operation::start(&core, request).await.result?;
         return Ok(());
     }
-    let fd = device.fd.clone();
+    let fd = device.file.hold()?;
     let work = move || rustix::fs::fdatasync(&*fd).map_err(io::Error::from);
     core.pool().run(work).await.map_err(interrupted)?
 }

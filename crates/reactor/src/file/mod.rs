@@ -1,22 +1,23 @@
 //! Regular files and block devices as [`BlockDevice`]s.
 
 mod flush;
+mod held;
 mod inline;
 mod io;
 mod open;
 mod zero;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use volume::block_device::{Allocation, BlockDevice};
 
 use flush::GroupFlush;
+use held::HeldFile;
 use inline::InlineWrites;
 
 /// How a device's data travels.
@@ -81,7 +82,7 @@ enum Kind {
 /// After a failed flush every later flush fails too, until the device is opened anew: the kernel reports a lost
 /// write once and then forgets it, so that a later success would promise data that is gone.
 pub struct FileDevice {
-    fd: Arc<OwnedFd>,
+    file: HeldFile,
     path: PathBuf,
     kind: Kind,
     caching: Caching,
@@ -146,15 +147,18 @@ impl BlockDevice for FileDevice {
     }
 
     async fn read(&self, offset_bytes: u64, buf: BytesMut) -> (std::io::Result<()>, BytesMut) {
-        io::read(self, offset_bytes, buf).await
+        let reading = io::read(self, offset_bytes, buf);
+        self.file.watch(reading).await
     }
 
     async fn write(&self, offset_bytes: u64, data: Bytes) -> std::io::Result<()> {
-        io::write(self, offset_bytes, data).await
+        let writing = io::write(self, offset_bytes, data);
+        self.file.watch(writing).await
     }
 
     async fn flush(&self) -> std::io::Result<()> {
-        self.flush.run(|| io::datasync(self)).await
+        let flushing = self.flush.run(|| io::datasync(self));
+        self.file.watch(flushing).await
     }
 
     async fn write_zeroes(
@@ -163,7 +167,8 @@ impl BlockDevice for FileDevice {
         length_bytes: u64,
         deallocate: bool,
     ) -> std::io::Result<()> {
-        zero::write_zeroes(self, offset_bytes, length_bytes, deallocate).await
+        let zeroing = zero::write_zeroes(self, offset_bytes, length_bytes, deallocate);
+        self.file.watch(zeroing).await
     }
 
     async fn allocation(
@@ -171,12 +176,20 @@ impl BlockDevice for FileDevice {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> std::io::Result<Allocation> {
-        zero::allocation(self, offset_bytes, length_bytes).await
+        let asking = zero::allocation(self, offset_bytes, length_bytes);
+        self.file.watch(asking).await
     }
 
     fn in_flight(&self) -> u64 {
-        // Every operation holds the file until it has ended, also one that nobody waits for any more.
-        Arc::strong_count(&self.fd) as u64 - 1
+        self.file.in_flight()
+    }
+
+    fn abandoned(&self) -> u64 {
+        self.file.abandoned()
+    }
+
+    fn close(&self) {
+        self.file.close();
     }
 
     fn now(&self) -> Duration {

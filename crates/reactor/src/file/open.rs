@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{
@@ -12,7 +11,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use volume::block_device::IO_ALIGNMENT_BYTES;
 
-use super::{Caching, FileDevice, GroupFlush, InlineWrites, Kind, OpenError, OpenOptions};
+use super::{
+    Caching, FileDevice, GroupFlush, HeldFile, InlineWrites, Kind, OpenError, OpenOptions,
+};
 
 pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, OpenError> {
     let failed = |error: Errno| OpenError::Io {
@@ -60,7 +61,7 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         Caching::Direct => direct_alignment(&fd, kind).map_err(failed)?,
     };
     Ok(FileDevice {
-        fd: Arc::new(fd),
+        file: HeldFile::new(fd),
         path: path.to_owned(),
         kind,
         caching: options.caching,

@@ -76,7 +76,7 @@ async fn allocate(
     if core.driver().ring().is_some() {
         loop {
             let request = Request::Allocate {
-                fd: device.fd.clone(),
+                fd: device.file.hold()?,
                 mode,
                 offset_bytes,
                 length_bytes,
@@ -87,7 +87,7 @@ async fn allocate(
             }
         }
     }
-    let fd = device.fd.clone();
+    let fd = device.file.hold()?;
     let work =
         move || rustix::io::retry_on_intr(|| fallocate(&*fd, mode, offset_bytes, length_bytes));
     core.pool().run(work).await.map_err(interrupted)
@@ -129,7 +129,7 @@ pub(super) async fn allocation(
     if device.kind == Kind::Block {
         return Ok(whole(true));
     }
-    let fd = device.fd.clone();
+    let fd = device.file.hold()?;
     // Both may have to read the file's metadata. The file position they move is used by nobody.
     let work = move || match seek(&*fd, SeekFrom::Data(offset_bytes)) {
         Ok(data) if data > offset_bytes => Ok((false, data)),

@@ -99,6 +99,30 @@ fn what_was_given_up_is_told_through_every_incarnation() {
 }
 
 #[test]
+fn a_failed_device_is_released_when_everything_has_ended() {
+    let (world, device) = device();
+    world.clone().run(async move {
+        assert_eq!(device.release(), Err(1), "it is in use");
+        world.hang(0);
+        let limit = Duration::from_secs(1);
+        assert!(
+            device
+                .within(limit, device.write(0, page()))
+                .await
+                .is_none()
+        );
+        device.fail("it hangs");
+        assert_eq!(device.release(), Err(1), "a write may still land");
+        world.resume(0);
+        device.sleep(limit).await;
+        assert_eq!(device.release(), Ok(()));
+        device.bring_online(world.device(0), "/a".into());
+        device.write(0, page()).await.unwrap();
+        device.flush().await.unwrap();
+    });
+}
+
+#[test]
 fn an_operation_without_end_is_given_up() {
     let (_, device) = device();
     block_on(async {

@@ -1,0 +1,128 @@
+//! The open file of a device: who still uses it, and what was given up on it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::{ArcSwapOption, Guard};
+
+/// Every operation holds the file until it has ended, also one that nobody waits for any more. When one is given up, those
+/// that begin later get a duplicate of it: who then still holds the old one began before.
+pub(super) struct HeldFile {
+    /// `None` when it is closed.
+    file: ArcSwapOption<OwnedFd>,
+    /// What was in use when an operation was given up.
+    retired: Mutex<Vec<Weak<OwnedFd>>>,
+}
+
+/// The file, for as long as no other task runs.
+pub(super) struct Borrowed(Guard<Option<Arc<OwnedFd>>>);
+
+impl std::ops::Deref for Borrowed {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        match &*self.0 {
+            Some(file) => file,
+            // `HeldFile::borrow`, the only constructor, looked, and a guard's content does not change.
+            None => unreachable!("a guard without a file"),
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the device is closed")
+}
+
+impl HeldFile {
+    pub(super) fn new(file: OwnedFd) -> Self {
+        Self {
+            file: ArcSwapOption::from_pointee(file),
+            retired: Mutex::default(),
+        }
+    }
+
+    /// The file, for a call that returns at once.
+    pub(super) fn borrow(&self) -> io::Result<Borrowed> {
+        let guard = self.file.load();
+        if guard.is_none() {
+            return Err(closed());
+        }
+        Ok(Borrowed(guard))
+    }
+
+    /// The file, for an operation.
+    pub(super) fn hold(&self) -> io::Result<Arc<OwnedFd>> {
+        self.file.load_full().ok_or_else(closed)
+    }
+
+    /// Operations that hold it.
+    pub(super) fn in_flight(&self) -> u64 {
+        let current = self.file.load();
+        let current = current
+            .as_ref()
+            .map_or(0, |file| Arc::strong_count(file) - 1);
+        self.abandoned() + current as u64
+    }
+
+    /// Operations given up that hold it, and those that began before the last of them was given up.
+    pub(super) fn abandoned(&self) -> u64 {
+        let mut retired = self.retired();
+        retired.retain(|file| file.strong_count() > 0);
+        retired.iter().map(|file| file.strong_count() as u64).sum()
+    }
+
+    /// Notes that an operation is given up.
+    fn abandon(&self) {
+        let mut retired = self.retired();
+        let Some(old) = self.file.load_full() else {
+            return;
+        };
+        let duplicate = match rustix::io::fcntl_dupfd_cloexec(&*old, 0) {
+            Ok(duplicate) => Some(Arc::new(duplicate)),
+            Err(error) => {
+                tracing::error!(%error, "a device file cannot be duplicated; the device is closed");
+                None
+            }
+        };
+        retired.push(Arc::downgrade(&old));
+        self.file.store(duplicate);
+    }
+
+    /// Closes it when the operations that hold it have ended.
+    pub(super) fn close(&self) {
+        let mut retired = self.retired();
+        if let Some(old) = self.file.swap(None) {
+            retired.push(Arc::downgrade(&old));
+        }
+    }
+
+    fn retired(&self) -> std::sync::MutexGuard<'_, Vec<Weak<OwnedFd>>> {
+        // A list of references, right at every point.
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs an operation and notes when its future is dropped before the end.
+    pub(super) async fn watch<T>(&self, operation: impl Future<Output = T>) -> T {
+        let mut watched = Watched {
+            file: self,
+            ended: false,
+        };
+        let result = operation.await;
+        watched.ended = true;
+        result
+    }
+}
+
+struct Watched<'a> {
+    file: &'a HeldFile,
+    ended: bool,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.file.abandon();
+        }
+    }
+}
