@@ -3,6 +3,8 @@
 //! Data extents are multiples of 1 MiB and taken first-fit from the bottom; private regions are multiples of 64 KiB and
 //! taken from the top, so that they do not fragment the space that volumes grow into.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 /// Alignment and granularity of data extents in bytes.
@@ -33,10 +35,13 @@ pub struct Overlap {
     pub run: Run,
 }
 
-/// The free runs of one device, ascending, none touching another.
+/// The free runs of one device, none touching another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreeMap {
-    free: Vec<Run>,
+    area: Run,
+    /// Length by first byte.
+    free: BTreeMap<u64, u64>,
+    free_bytes: u64,
 }
 
 impl FreeMap {
@@ -47,44 +52,55 @@ impl FreeMap {
     pub fn new(area: Run, used: impl IntoIterator<Item = Run>) -> Result<FreeMap, Overlap> {
         let mut used: Vec<Run> = used.into_iter().collect();
         used.sort_unstable();
-        let mut free = Vec::new();
+        let mut map = FreeMap {
+            area,
+            free: BTreeMap::new(),
+            free_bytes: 0,
+        };
         let mut at = area.offset_bytes;
         for run in used {
-            let inside = run
-                .offset_bytes
-                .checked_add(run.length_bytes)
-                .is_some_and(|end| end <= area.end());
-            if run.offset_bytes < at || !inside || run.length_bytes == 0 {
+            if run.offset_bytes < at || !map.is_inside(run) {
                 return Err(Overlap { run });
             }
-            if run.offset_bytes > at {
-                free.push(Run {
-                    offset_bytes: at,
-                    length_bytes: run.offset_bytes - at,
-                });
-            }
+            map.insert(at, run.offset_bytes - at);
             at = run.end();
         }
-        if at < area.end() {
-            free.push(Run {
-                offset_bytes: at,
-                length_bytes: area.end() - at,
-            });
+        map.insert(at, area.end() - at);
+        Ok(map)
+    }
+
+    /// Whether a run has a length and lies in the area.
+    fn is_inside(&self, run: Run) -> bool {
+        run.length_bytes > 0
+            && run.offset_bytes >= self.area.offset_bytes
+            && run
+                .offset_bytes
+                .checked_add(run.length_bytes)
+                .is_some_and(|end| end <= self.area.end())
+    }
+
+    fn insert(&mut self, offset_bytes: u64, length_bytes: u64) {
+        if length_bytes > 0 {
+            self.free.insert(offset_bytes, length_bytes);
+            self.free_bytes += length_bytes;
         }
-        Ok(FreeMap { free })
+    }
+
+    fn runs(&self) -> impl DoubleEndedIterator<Item = Run> + '_ {
+        self.free.iter().map(|(offset_bytes, length_bytes)| Run {
+            offset_bytes: *offset_bytes,
+            length_bytes: *length_bytes,
+        })
     }
 
     /// Free bytes.
     pub fn free_bytes(&self) -> u64 {
-        self.free.iter().map(|run| run.length_bytes).sum()
+        self.free_bytes
     }
 
     /// Free bytes that data extents can use.
     pub fn free_for_data_bytes(&self) -> u64 {
-        self.free
-            .iter()
-            .map(|run| data_part(*run).length_bytes)
-            .sum()
+        self.runs().map(|run| data_part(run).length_bytes).sum()
     }
 
     /// Takes up to `length_bytes` (rounded up to [`DATA_UNIT_BYTES`]) from the bottom, in as few runs as first-fit gives:
@@ -93,9 +109,8 @@ impl FreeMap {
         let mut need = length_bytes.div_ceil(DATA_UNIT_BYTES) * DATA_UNIT_BYTES;
         let mut taken = Vec::new();
         if let Some(run) = self
-            .free
-            .iter()
-            .map(|run| data_part(*run))
+            .runs()
+            .map(data_part)
             .find(|run| run.length_bytes >= need && need > 0)
         {
             taken.push(Run {
@@ -103,7 +118,7 @@ impl FreeMap {
                 ..run
             });
         } else {
-            for run in self.free.iter().map(|run| data_part(*run)) {
+            for run in self.runs().map(data_part) {
                 if need > 0 && run.length_bytes > 0 {
                     let length_bytes = run.length_bytes.min(need);
                     taken.push(Run {
@@ -115,7 +130,7 @@ impl FreeMap {
             }
         }
         for run in &taken {
-            self.remove(*run);
+            self.take(*run);
         }
         taken
     }
@@ -123,8 +138,7 @@ impl FreeMap {
     /// Takes the run right behind `end`, up to `length_bytes` (rounded up), so that an extent can be made longer.
     pub fn take_data_at(&mut self, end: u64, length_bytes: u64) -> Option<Run> {
         let need = length_bytes.div_ceil(DATA_UNIT_BYTES) * DATA_UNIT_BYTES;
-        let run = self.free.iter().find(|run| run.offset_bytes == end)?;
-        let length_bytes = (run.length_bytes / DATA_UNIT_BYTES * DATA_UNIT_BYTES).min(need);
+        let length_bytes = (self.free.get(&end)? / DATA_UNIT_BYTES * DATA_UNIT_BYTES).min(need);
         if length_bytes == 0 || !end.is_multiple_of(DATA_UNIT_BYTES) {
             return None;
         }
@@ -132,14 +146,14 @@ impl FreeMap {
             offset_bytes: end,
             length_bytes,
         };
-        self.remove(taken);
+        self.take(taken);
         Some(taken)
     }
 
     /// Takes one run of exactly `length_bytes` (rounded up to [`PRIVATE_UNIT_BYTES`]) from the top.
     pub fn take_private(&mut self, length_bytes: u64) -> Option<Run> {
         let need = length_bytes.div_ceil(PRIVATE_UNIT_BYTES) * PRIVATE_UNIT_BYTES;
-        let taken = self.free.iter().rev().find_map(|run| {
+        let taken = self.runs().rev().find_map(|run| {
             let end = run.end() / PRIVATE_UNIT_BYTES * PRIVATE_UNIT_BYTES;
             let start = end.checked_sub(need)?;
             (start >= run.offset_bytes && need > 0).then_some(Run {
@@ -147,33 +161,78 @@ impl FreeMap {
                 length_bytes: need,
             })
         })?;
-        self.remove(taken);
+        self.take(taken);
         Some(taken)
     }
 
-    /// Takes `taken`, which lies inside one free run, out of the map.
-    fn remove(&mut self, taken: Run) {
-        let Some(index) = self
-            .free
-            .iter()
-            .position(|run| run.offset_bytes <= taken.offset_bytes && taken.end() <= run.end())
-        else {
-            return;
-        };
-        let run = self.free.remove(index);
-        let rest = [
-            Run {
-                offset_bytes: run.offset_bytes,
-                length_bytes: taken.offset_bytes - run.offset_bytes,
-            },
-            Run {
-                offset_bytes: taken.end(),
-                length_bytes: run.end() - taken.end(),
-            },
-        ];
-        for rest in rest.into_iter().rev().filter(|rest| rest.length_bytes > 0) {
-            self.free.insert(index, rest);
+    /// Takes `run` out of the map; false, and nothing changed, unless all of it is free.
+    pub fn take(&mut self, run: Run) -> bool {
+        if !self.is_inside(run) {
+            return false;
         }
+        let Some((&offset_bytes, &length_bytes)) = self.free.range(..=run.offset_bytes).next_back()
+        else {
+            return false;
+        };
+        let end = offset_bytes + length_bytes;
+        if end < run.end() {
+            return false;
+        }
+        self.free.remove(&offset_bytes);
+        self.free_bytes -= length_bytes;
+        self.insert(offset_bytes, run.offset_bytes - offset_bytes);
+        self.insert(run.end(), end - run.end());
+        true
+    }
+
+    /// Takes whatever of `run` is free.
+    pub fn take_what_is_free(&mut self, run: Run) {
+        let end = run.offset_bytes.saturating_add(run.length_bytes);
+        let parts: Vec<Run> = self
+            .runs()
+            .skip_while(|free| free.end() <= run.offset_bytes)
+            .take_while(|free| free.offset_bytes < end)
+            .map(|free| {
+                let offset_bytes = free.offset_bytes.max(run.offset_bytes);
+                Run {
+                    offset_bytes,
+                    length_bytes: free.end().min(end) - offset_bytes,
+                }
+            })
+            .collect();
+        for part in parts {
+            self.take(part);
+        }
+    }
+
+    /// Gives `run` back; false, and nothing changed, unless all of it is taken.
+    pub fn give(&mut self, run: Run) -> bool {
+        if !self.is_inside(run) {
+            return false;
+        }
+        let before = self.free.range(..run.end()).next_back();
+        let mut start = run.offset_bytes;
+        if let Some((&offset_bytes, &length_bytes)) = before {
+            let end = offset_bytes + length_bytes;
+            if end > run.offset_bytes {
+                return false;
+            }
+            if end == run.offset_bytes {
+                start = offset_bytes;
+            }
+        }
+        let mut end = run.end();
+        if let Some(length_bytes) = self.free.remove(&run.end()) {
+            self.free_bytes -= length_bytes;
+            end += length_bytes;
+        }
+        if start < run.offset_bytes
+            && let Some(length_bytes) = self.free.remove(&start)
+        {
+            self.free_bytes -= length_bytes;
+        }
+        self.insert(start, end - start);
+        true
     }
 }
 
@@ -254,9 +313,13 @@ mod tests {
                     }
                     Op::Release(index) => {
                         if index < used.len() {
-                            used.remove(index);
+                            let run = used.remove(index);
+                            prop_assert!(!map.take(run), "it is not free");
+                            prop_assert!(map.give(run));
+                            prop_assert!(!map.give(run), "it was given back");
+                            prop_assert_eq!(FreeMap::new(AREA, used.iter().copied()).unwrap(), map);
                         }
-                        Vec::new()
+                        continue;
                     }
                 };
                 used.extend(&taken);

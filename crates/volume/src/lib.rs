@@ -34,6 +34,8 @@ pub mod volume;
 pub use config::{Access, BlockSize, DeviceRecord, Persist, VolumeRecord};
 pub use device::Device;
 pub use error::VolumeError;
-pub use pool::{CreateVolume, DeviceInfo, DeviceSource, Pool, PoolError};
+pub use pool::{
+    CreateVolume, DeviceInfo, DeviceSource, LayoutRequest, Pool, PoolError, PoolErrorKind, PoolInfo,
+};
 pub use private_region::{PrivateRegion, PrivateRegionError, ReadBack};
 pub use volume::Volume;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::space::{free_maps, users};
+use super::space::users;
 use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Config, ConfigStore, DeviceRecord, DeviceRole, PoolRecord};
-use crate::device::Device;
+use crate::device::{Device, DeviceHealth};
 use crate::fresh_uuid::fresh_uuid;
 use crate::label::{self, Areas, Label, LabelError};
 use crate::page_store::Replica;
@@ -94,6 +94,7 @@ impl<D: BlockDevice> Pool<D> {
             }
         }
         inner.devices.insert(uuid, device);
+        inner.space.forget();
         info(&inner, uuid).ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })
     }
 
@@ -121,6 +122,12 @@ impl<D: BlockDevice> Pool<D> {
                 volumes: users.join(", "),
             });
         }
+        if inner.space.is_held_on(uuid) {
+            return Err(PoolError::DeviceInUse {
+                name: name.into(),
+                volumes: "volumes that are being made, grown, moved or deleted".into(),
+            });
+        }
         if config.devices.len() > 1 {
             store
                 .remove_replica(uuid, vec![Change::Remove(uuid)])
@@ -128,6 +135,7 @@ impl<D: BlockDevice> Pool<D> {
         } else {
             inner.config = None;
         }
+        inner.space.forget();
         if let Some(device) = inner.devices.remove(&uuid) {
             label::erase(&device).await?;
         }
@@ -196,19 +204,25 @@ fn info<D: BlockDevice>(inner: &Inner<D>, uuid: Uuid) -> Option<DeviceInfo> {
     let store = inner.config.as_ref()?;
     let config = store.config();
     let record = config.devices.get(&uuid)?;
-    let free_bytes = free_maps(config)
-        .ok()
-        .and_then(|maps| maps.get(&uuid).map(crate::allocator::FreeMap::free_bytes))
-        .unwrap_or(0);
+    let free = inner.space.free_bytes(config).unwrap_or_default();
+    let device = inner.devices.get(&uuid);
     Some(DeviceInfo {
         uuid,
         name: record.name.clone(),
         path: record.path.clone(),
         size_bytes: record.size_bytes,
         capacity_bytes: record.data_length_bytes,
-        free_bytes,
+        role: record.role,
+        free_bytes: free.get(&uuid).map_or(0, |free| free.all),
         volumes: users(config, uuid),
-        present: inner.devices.contains_key(&uuid),
+        present: device.is_some(),
         config_current: store.current_on().contains(&uuid),
+        failed: match device.map(|device| device.health()) {
+            Some(DeviceHealth::Failed { reason }) => Some(reason),
+            _ => record.failed.clone(),
+        },
+        online: record.failed.is_none() && device.is_some_and(|device| device.is_online()),
+        errors: device.map(|device| device.errors()).unwrap_or_default(),
+        abandoned: device.map_or(0, |device| device.abandoned()),
     })
 }

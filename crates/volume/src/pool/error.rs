@@ -8,8 +8,22 @@ use crate::error::VolumeError;
 use crate::label::{LabelError, MIN_DEVICE_BYTES};
 use crate::private_region::PrivateRegionError;
 
+/// What kind of failure it is, for exit codes and for who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolErrorKind {
+    /// There is no such thing.
+    NotFound,
+    /// The request makes no sense as it is.
+    Usage,
+    /// The request makes sense and cannot be granted as things are; nothing was changed.
+    Refused,
+    /// Something broke.
+    Failed,
+}
+
 /// Why an operation on the pool failed; the text says what to do.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PoolError {
     /// No volume of that name.
     #[error("no volume named {name}; `ringfence volume list` shows them")]
@@ -167,6 +181,48 @@ pub enum PoolError {
         /// The device.
         name: String,
     },
+    /// A layout that cannot be.
+    #[error("{problem}")]
+    InvalidLayout {
+        /// What is wrong, and what is right.
+        problem: String,
+    },
+    /// Fewer devices than the layout needs.
+    #[error(
+        "{what} needs {needed} devices that are online and free of other copies of the volume, and there are {available}; add devices or name others"
+    )]
+    TooFewDevices {
+        /// What for.
+        what: String,
+        /// How many.
+        needed: usize,
+        /// How many there are.
+        available: usize,
+    },
+    /// A device that nothing new can be put on.
+    #[error("device {name} cannot be used now: {problem}")]
+    DeviceUnusable {
+        /// The device.
+        name: String,
+        /// Why.
+        problem: String,
+    },
+    /// A device with something else on it.
+    #[error(
+        "{path} carries {what}; if nobody needs it, add the device with --force, which erases it"
+    )]
+    Foreign {
+        /// The device.
+        path: String,
+        /// What was found, by name.
+        what: String,
+    },
+    /// The pool has devices already.
+    #[error("there is a pool with {devices} devices already; export it first")]
+    NotEmpty {
+        /// How many.
+        devices: usize,
+    },
     /// No device at all.
     #[error("the pool has no device; add one with `ringfence device add NAME PATH`")]
     NoDevice,
@@ -204,6 +260,46 @@ pub enum PoolError {
     /// A private region could not be made.
     #[error(transparent)]
     PrivateRegion(#[from] PrivateRegionError),
+}
+
+impl PoolError {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> PoolErrorKind {
+        match self {
+            PoolError::NoSuchVolume { .. } | PoolError::NoSuchDevice { .. } => {
+                PoolErrorKind::NotFound
+            }
+            PoolError::InvalidName { .. }
+            | PoolError::InvalidInitiator { .. }
+            | PoolError::InvalidSize { .. }
+            | PoolError::InvalidLayout { .. }
+            | PoolError::KeysTwice { .. } => PoolErrorKind::Usage,
+            PoolError::NameTaken { .. }
+            | PoolError::NotLarger { .. }
+            | PoolError::DeviceTooSmall { .. }
+            | PoolError::Label { .. }
+            | PoolError::OtherPool { .. }
+            | PoolError::AlreadyMember { .. }
+            | PoolError::Duplicate { .. }
+            | PoolError::MixedPools { .. }
+            | PoolError::DeviceInUse { .. }
+            | PoolError::DeviceMissing { .. }
+            | PoolError::DeviceUnusable { .. }
+            | PoolError::TooFewDevices { .. }
+            | PoolError::Foreign { .. }
+            | PoolError::NotEmpty { .. }
+            | PoolError::NoDevice
+            | PoolError::NoSpace { .. }
+            | PoolError::NoLun
+            | PoolError::ConfigFull { .. } => PoolErrorKind::Refused,
+            PoolError::NoPool { .. }
+            | PoolError::NotOpened { .. }
+            | PoolError::Inconsistent { .. }
+            | PoolError::Config(_)
+            | PoolError::Device(_)
+            | PoolError::PrivateRegion(_) => PoolErrorKind::Failed,
+        }
+    }
 }
 
 impl From<ConfigError> for PoolError {

@@ -4,13 +4,20 @@
 //! commit (zeroes under a new volume, its private region, a label) is made and durable first; what follows from it
 //! (space given back, a label erased) comes after and may be lost by a crash without harm.
 
+mod create;
+mod delete;
 mod devices;
 mod error;
+mod grow;
 pub mod jobs;
 pub mod keep;
+mod model;
 mod open;
+mod placement;
 mod space;
+mod table;
 mod volumes;
+mod zeroing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,66 +27,24 @@ use async_lock::Mutex;
 use uuid::Uuid;
 
 use crate::block_device::BlockDevice;
-use crate::config::{BlockSize, Config, ConfigStore, Persist};
-use crate::device::Device;
+use crate::config::{Change, Config, ConfigStore, DeviceRole};
+use crate::device::{Device, DeviceHealth};
 use crate::volume::Volume;
 
-pub use error::PoolError;
-
-/// A block device offered to the pool.
-pub struct DeviceSource<D> {
-    /// Where it was opened; shown and stored, to find it again.
-    pub path: String,
-    /// The device.
-    pub device: Arc<D>,
-}
-
-/// What `device list` and `device show` tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Identity of the device.
-    pub uuid: Uuid,
-    /// Its name.
-    pub name: String,
-    /// Where it was last opened.
-    pub path: String,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// Bytes that extents may use.
-    pub capacity_bytes: u64,
-    /// Bytes of them that are free.
-    pub free_bytes: u64,
-    /// Names of the volumes that have an extent on it.
-    pub volumes: Vec<String>,
-    /// False when the device is in the configuration but was not given at open.
-    pub present: bool,
-    /// Its copy of the configuration is current.
-    pub config_current: bool,
-}
-
-/// What to create.
-#[derive(Clone, Debug, Default)]
-pub struct CreateVolume {
-    /// Name: 1 to 64 letters, digits, `-`, `_` and `.`, with a letter or digit first.
-    pub name: String,
-    /// Size in bytes, a multiple of 4096.
-    pub size_bytes: u64,
-    /// Names of the devices for the data; empty for any.
-    pub on: Vec<String>,
-    /// Names of the devices for the private region, one replica each; empty for the first device of the data.
-    pub keys_on: Vec<String>,
-    /// Logical block size.
-    pub block_size: BlockSize,
-    /// What survives a reboot.
-    pub persist: Persist,
-}
+pub use error::{PoolError, PoolErrorKind};
+pub use model::{
+    CreateVolume, DEFAULT_KEYS_REPLICAS, DEFAULT_STRIPE_UNIT_BYTES, DeviceInfo, DeviceSource,
+    LayoutRequest, MAX_COLUMNS, PoolInfo,
+};
+use space::Space;
+use table::LunTable;
 
 /// A pool, open. Shared by everyone; changes are serialized inside. A change that has begun must be run to its end.
 pub struct Pool<D> {
     boot_id: Uuid,
     inner: Mutex<Inner<D>>,
     /// By LUN.
-    volumes: ArcSwap<BTreeMap<u16, Arc<Volume<D>>>>,
+    volumes: ArcSwap<LunTable<Volume<D>>>,
     keeper: keep::Keeper,
 }
 
@@ -88,22 +53,71 @@ struct Inner<D> {
     config: Option<ConfigStore<D>>,
     /// The devices that are there.
     devices: BTreeMap<Uuid, Arc<Device<D>>>,
+    /// What is free, and what is held.
+    space: Space,
+    /// Names and LUNs of volumes that are being created.
+    making: BTreeMap<String, u16>,
 }
 
-impl<D> Inner<D> {
-    fn device_by_name(&self, config: &Config, name: &str) -> Result<Arc<Device<D>>, PoolError> {
-        let record = config
-            .devices
-            .values()
-            .find(|record| record.name == name)
-            .ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
-        self.devices
-            .get(&record.uuid)
-            .cloned()
-            .ok_or_else(|| PoolError::DeviceMissing {
-                name: record.name.clone(),
-                path: record.path.clone(),
-            })
+impl<D: BlockDevice> Inner<D> {
+    /// Commits changes of the configuration.
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), PoolError> {
+        let store = self.config.as_mut().ok_or(PoolError::NoDevice)?;
+        Ok(store.commit(changes).await?)
+    }
+
+    /// The configuration.
+    fn config(&self) -> Result<&Config, PoolError> {
+        let store = self.config.as_ref().ok_or(PoolError::NoDevice)?;
+        Ok(store.config())
+    }
+
+    /// The devices of these names, each once; all must be there, in use, and of `role` where one is asked for.
+    fn named(&self, names: &[String], role: Option<DeviceRole>) -> Result<Vec<Uuid>, PoolError> {
+        let config = self.config()?;
+        let mut uuids = Vec::new();
+        for name in names {
+            let record = config
+                .devices
+                .values()
+                .find(|record| record.name == *name)
+                .ok_or_else(|| PoolError::NoSuchDevice { name: name.clone() })?;
+            if role.is_some_and(|role| role != record.role) {
+                return Err(PoolError::DeviceUnusable {
+                    name: name.clone(),
+                    problem: "a witness holds no data".into(),
+                });
+            }
+            self.check_usable(record.uuid)?;
+            if !uuids.contains(&record.uuid) {
+                uuids.push(record.uuid);
+            }
+        }
+        Ok(uuids)
+    }
+
+    /// Whether something new may be put on a device, and if not why.
+    fn check_usable(&self, device: Uuid) -> Result<(), PoolError> {
+        let Some(record) = self.config()?.devices.get(&device) else {
+            return Err(PoolError::NoSuchDevice {
+                name: device.to_string(),
+            });
+        };
+        let name = record.name.clone();
+        let Some(handle) = self.devices.get(&device) else {
+            let path = record.path.clone();
+            return Err(PoolError::DeviceMissing { name, path });
+        };
+        let problem = match (record.failed.clone(), handle.health()) {
+            (Some(reason), _) | (None, DeviceHealth::Failed { reason }) => {
+                format!("it failed: {reason}")
+            }
+            (None, DeviceHealth::Online) => match handle.abandoned() {
+                0 => return Ok(()),
+                more => format!("{more} operations on it did not end in time and may still land"),
+            },
+        };
+        Err(PoolError::DeviceUnusable { name, problem })
     }
 }
 
@@ -136,8 +150,8 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Changes the list of volumes; the caller holds the lock of `inner`.
-    fn update_volumes(&self, change: impl FnOnce(&mut BTreeMap<u16, Arc<Volume<D>>>)) {
-        let mut volumes = BTreeMap::clone(&self.volumes.load());
+    fn update_volumes(&self, change: impl FnOnce(&mut LunTable<Volume<D>>)) {
+        let mut volumes = LunTable::clone(&self.volumes.load());
         change(&mut volumes);
         self.volumes.store(Arc::new(volumes));
     }

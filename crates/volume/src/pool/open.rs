@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use async_lock::Mutex;
 use uuid::Uuid;
 
+use super::table::LunTable;
 use super::{DeviceSource, Inner, Pool, PoolError};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Config, ConfigStore, VolumeRecord};
@@ -43,6 +44,8 @@ impl<D: BlockDevice> Pool<D> {
             inner: Mutex::new(Inner {
                 config: None,
                 devices: BTreeMap::new(),
+                space: super::space::Space::default(),
+                making: BTreeMap::new(),
             }),
             volumes: ArcSwap::default(),
             keeper: super::keep::Keeper::default(),
@@ -103,7 +106,9 @@ impl<D: BlockDevice> Pool<D> {
         }
         let opened = open_volumes(&inner.devices, config.config(), boot_id).await?;
         pool.update_volumes(|volumes| {
-            volumes.extend(opened.into_iter().map(|volume| (volume.lun(), volume)));
+            for volume in opened {
+                volumes.insert(volume.lun(), volume);
+            }
         });
         inner.config = Some(config);
         drop(inner);
@@ -120,8 +125,10 @@ impl<D: BlockDevice> Pool<D> {
         }
         let config = config.reopen().await?;
         check(config.config())?;
-        let mut known = BTreeMap::clone(&self.volumes.load());
-        for (lun, volume) in std::mem::take(&mut known) {
+        inner.space.forget();
+        let mut known: BTreeMap<u16, Arc<Volume<D>>> = BTreeMap::new();
+        for volume in self.volumes() {
+            let lun = volume.lun();
             match config.config().volumes.get(&volume.uuid()) {
                 None => volume.close().await,
                 Some(record) => {
@@ -140,7 +147,12 @@ impl<D: BlockDevice> Pool<D> {
                 known.insert(record.lun, Arc::new(volume));
             }
         }
-        self.volumes.store(Arc::new(known));
+        self.update_volumes(|volumes| {
+            *volumes = LunTable::default();
+            for (lun, volume) in known {
+                volumes.insert(lun, volume);
+            }
+        });
         inner.config = Some(config);
         Ok(())
     }

@@ -5,7 +5,7 @@ use reservation::{InitiatorPort, Key, Nexus, Registrant, State};
 
 use super::*;
 use crate::block_device::aligned_buffer;
-use crate::config::Access;
+use crate::config::{Access, BlockSize};
 use crate::sim::{SimDevice, SimWorld};
 use crate::translate::Region;
 
@@ -198,7 +198,10 @@ fn refusals_say_what_to_do() {
             (create("w", MIB, &[], &["d0", "d0"]), "named twice"),
             (create("w", 200 * MIB, &[], &[]), "d0 has"),
             (create("w", 200 * MIB, &[], &[]), "in use by v"),
-            (create("w", 50 * MIB, &["d0"], &[]), "no space for a volume"),
+            (
+                create("w", 50 * MIB, &["d0"], &[]),
+                "no space for a copy of the volume",
+            ),
             (add("d0", 3), "already a device named d0"),
             (add("d2", 2), "needs at least 16777216"),
             (add("d2", 3), "data that is not ringfence's"),
@@ -297,6 +300,7 @@ fn a_removed_device_is_not_asked_any_more() {
         let pool = pool(&world, 3).await;
         pool.volume_create(CreateVolume {
             on: vec!["d2".into()],
+            keys_on: vec!["d2".into()],
             ..request("v", 4)
         })
         .await

@@ -25,17 +25,17 @@ fn volume(
             let source = DeviceSource { path, device };
             pool.device_add(&format!("d{disk}"), source).await.unwrap();
         }
-        let create = |name: &str, mib: u64| {
+        let create = |name: &str, mib: u64, on: &[&str]| {
             pool.volume_create(CreateVolume {
                 name: name.into(),
                 size_bytes: mib * MIB,
-                on: vec!["d0".into()],
+                on: on.iter().map(|name| (*name).into()).collect(),
                 block_size,
                 ..CreateVolume::default()
             })
         };
-        let volume = create("v", 3).await.unwrap();
-        create("between", 1).await.unwrap();
+        let volume = create("v", 3, &["d0", "d1"]).await.unwrap();
+        create("between", 1, &["d0"]).await.unwrap();
         pool.volume_grow("v", 5 * MIB).await.unwrap();
         pool.volume_grow("v", 9 * MIB).await.unwrap();
         let map = volume.map();

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ::volume::{Pool, PoolError, Volume};
+use ::volume::{Pool, PoolError, PoolErrorKind, Volume};
 use reactor::{FileDevice, Handle};
 use target::Target;
 
@@ -138,34 +138,11 @@ impl Operations {
 /// What the pool says, as a failure.
 fn explain(error: &PoolError) -> Failure {
     let message = error.to_string();
-    match error {
-        PoolError::NoSuchVolume { .. } | PoolError::NoSuchDevice { .. } => {
-            Failure::not_found(message)
-        }
-        PoolError::InvalidName { .. }
-        | PoolError::InvalidInitiator { .. }
-        | PoolError::InvalidSize { .. }
-        | PoolError::KeysTwice { .. } => Failure::usage(message),
-        PoolError::NameTaken { .. }
-        | PoolError::NotLarger { .. }
-        | PoolError::DeviceTooSmall { .. }
-        | PoolError::Label { .. }
-        | PoolError::OtherPool { .. }
-        | PoolError::AlreadyMember { .. }
-        | PoolError::Duplicate { .. }
-        | PoolError::MixedPools { .. }
-        | PoolError::DeviceInUse { .. }
-        | PoolError::DeviceMissing { .. }
-        | PoolError::NoDevice
-        | PoolError::NoSpace { .. }
-        | PoolError::NoLun
-        | PoolError::ConfigFull { .. } => Failure::refused(message),
-        PoolError::NoPool { .. }
-        | PoolError::NotOpened { .. }
-        | PoolError::Inconsistent { .. }
-        | PoolError::Config(_)
-        | PoolError::Device(_)
-        | PoolError::PrivateRegion(_) => Failure::failed(message),
+    match error.kind() {
+        PoolErrorKind::NotFound => Failure::not_found(message),
+        PoolErrorKind::Usage => Failure::usage(message),
+        PoolErrorKind::Refused => Failure::refused(message),
+        PoolErrorKind::Failed => Failure::failed(message),
     }
 }
 
