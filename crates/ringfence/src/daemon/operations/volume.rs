@@ -51,6 +51,7 @@ impl Operations {
             } else {
                 Persist::Aptpl
             },
+            ..CreateVolume::default()
         };
         let order = self.volume_lock(&wanted.name);
         let _order = lock(&order);
