@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::{fields, table};
 use super::{Context, pick};
-use crate::control::model::Keys;
+use crate::control::model::{Keys, KeysRegistration, KeysReservation};
 use crate::control::protocol::Request;
 use crate::failure::Failure;
 use crate::names::object_name;
@@ -22,49 +22,34 @@ pub struct KeysArgs {
 
 /// Carries `keys` out.
 pub fn run(context: &Context, args: KeysArgs) -> Result<(), Failure> {
-    let request = Request::Keys {
-        volume: args.volume,
-    };
+    let volume = args.volume;
+    let request = Request::Keys { volume };
     let keys = context.ask_for(request, pick!(Answer::Keys))?;
     context.output.show(&keys, describe)
 }
 
 /// A private region in words, as `keys` and the demo show it.
 pub fn describe(keys: &Keys) -> String {
-    let reservation = match &keys.reservation {
-        None => "none".to_owned(),
-        Some(reservation) => match &reservation.holder {
-            Some(holder) => format!(
-                "{}, held by {holder} with key {}",
-                reservation.kind, reservation.key
-            ),
-            None => format!("{}, held by every registrant", reservation.kind),
-        },
-    };
-    let head = fields(&[
-        ("Volume", keys.volume.clone()),
-        ("Generation", keys.generation.to_string()),
-        ("Reservation", reservation),
-    ]);
-    let registrations = if keys.registrations.is_empty() {
-        "no registrations".to_owned()
-    } else {
-        let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
-        let rows = keys.registrations.iter().map(|registration| {
-            vec![
-                registration.key.clone(),
-                registration.initiator.clone(),
-                registration.isid.clone(),
-                registration.target_port.to_string(),
-                yes(registration.aptpl),
-                yes(registration.holder),
-            ]
-        });
-        table(
-            &["KEY", "INITIATOR", "ISID", "PORT", "APTPL", "HOLDER"],
-            &[3],
-            rows,
-        )
+    let mut rows = vec![("Volume", keys.volume.clone())];
+    rows.extend(keys.reason.iter().map(|why| ("NOT SERVED", why.clone())));
+    if let Some(generation) = keys.generation {
+        rows.extend([
+            ("Generation", generation.to_string()),
+            ("Reservation", reservation(keys.reservation.as_ref())),
+        ]);
+    }
+    let quorum = &keys.quorum;
+    rows.push((
+        "Copies",
+        format!(
+            "{} of {} current, {} needed",
+            quorum.current, quorum.of, quorum.needed
+        ),
+    ));
+    let head = fields(&rows);
+    let registrations = match keys.generation {
+        None => "the registrations are not known".to_owned(),
+        Some(_) => registrations(&keys.registrations),
     };
     let replicas = keys.replicas.iter().map(|replica| {
         let sequence = replica.sequence.map_or("-".to_owned(), |s| s.to_string());
@@ -73,5 +58,40 @@ pub fn describe(keys: &Keys) -> String {
     format!(
         "{head}\n\n{registrations}\n\n{}",
         table(&["REPLICA ON", "STATE", "SEQUENCE"], &[2], replicas)
+    )
+}
+
+fn reservation(reservation: Option<&KeysReservation>) -> String {
+    match reservation {
+        None => "none".to_owned(),
+        Some(reservation) => match &reservation.holder {
+            Some(holder) => format!(
+                "{}, held by {holder} with key {}",
+                reservation.kind, reservation.key
+            ),
+            None => format!("{}, held by every registrant", reservation.kind),
+        },
+    }
+}
+
+fn registrations(registrations: &[KeysRegistration]) -> String {
+    if registrations.is_empty() {
+        return "no registrations".to_owned();
+    }
+    let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+    let rows = registrations.iter().map(|registration| {
+        vec![
+            registration.key.clone(),
+            registration.initiator.clone(),
+            registration.isid.clone(),
+            registration.target_port.to_string(),
+            yes(registration.aptpl),
+            yes(registration.holder),
+        ]
+    });
+    table(
+        &["KEY", "INITIATOR", "ISID", "PORT", "APTPL", "HOLDER"],
+        &[3],
+        rows,
     )
 }

@@ -32,9 +32,13 @@ impl Handler for Fake {
             Request::VolumeList => {
                 for done_bytes in 1..=3 {
                     sink.send(&Frame::Progress(Progress {
-                        message: "working".to_owned(),
+                        volume: "v".to_owned(),
+                        job: "migrate".to_owned(),
+                        state: "running".to_owned(),
                         done_bytes,
                         total_bytes: 3,
+                        rate_bytes_per_second: None,
+                        eta_s: None,
                     }))
                     .map_err(|error| Failure::failed(error.to_string()))?;
                 }

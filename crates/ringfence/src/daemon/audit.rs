@@ -55,12 +55,13 @@ pub struct Audit {
     log: EventLog,
     /// Where each live nexus is logged in from.
     addresses: Mutex<HashMap<Nexus, String>>,
-    /// The operators whose work on a volume is under way: what the target then does without a nexus is theirs.
+    /// The operators whose work on a volume or device is under way: what target and keeper then do without a nexus is
+    /// theirs.
     acting: Mutex<HashMap<String, Operator>>,
     refusals: Mutex<Refusals>,
 }
 
-/// An operator's work on a volume; it ends when this is dropped.
+/// An operator's work on a volume or device; it ends when this is dropped.
 pub struct Acting<'a> {
     audit: &'a Audit,
     volume: String,
@@ -100,6 +101,16 @@ impl Audit {
             audit: self,
             volume: volume.to_owned(),
         }
+    }
+
+    /// Who works on the volume `name`, if anybody does.
+    pub fn operator_of(&self, name: &str) -> Option<Operator> {
+        lock(&self.acting).get(name).cloned()
+    }
+
+    /// What stands for a device in [`Audit::acting`]; no volume has such a name.
+    pub fn device(name: &str) -> String {
+        format!("device {name}")
     }
 
     fn party(&self, nexus: &Nexus, key: Option<Key>) -> Party {
@@ -190,7 +201,7 @@ impl EventSink for Audit {
             None => event
                 .volume
                 .as_ref()
-                .and_then(|volume| lock(&self.acting).get(volume).cloned())
+                .and_then(|volume| self.operator_of(volume))
                 .map(Actor::Operator),
         };
         let volume = event.volume.clone().unwrap_or_default();

@@ -3,6 +3,7 @@
 mod audit;
 mod chap;
 mod device_list;
+mod keeper;
 mod notify;
 mod operations;
 mod patience;
@@ -106,6 +107,7 @@ fn serve(
         Arc::new(runtime::Reactors),
         Arc::clone(&audit) as Arc<dyn target::EventSink>,
     );
+    pool.set_events(keeper::KeeperEvents(Arc::clone(&audit)));
     add_volumes(&pool, &target, &control_handle, log)?;
     let service = Service::new(ServiceConfig {
         target: Arc::clone(&target),

@@ -400,6 +400,22 @@ impl fmt::Display for What {
                 Some(volume) => write!(f, "{volume}: QUORUM of the keys LOST: {reason}"),
                 None => write!(f, "QUORUM of the pool's configuration LOST: {reason}"),
             },
+            Self::QuorumBack { volume } => match volume {
+                Some(volume) => write!(f, "{volume}: quorum of the keys is back"),
+                None => write!(f, "quorum of the pool's configuration is back"),
+            },
+            Self::LastCopyFails {
+                volume,
+                plex,
+                reason,
+            } => write!(f, "{volume}: plex {plex}, the LAST COPY, FAILS: {reason}"),
+            Self::DeviceReplaced { device, with } => {
+                write!(f, "device {device} replaced by {with}")
+            }
+            Self::WitnessAdded { device, path } => {
+                write!(f, "witness {device} ({path}) added beside two devices")
+            }
+            Self::WitnessRemoved { device } => write!(f, "witness {device} removed"),
             Self::KeysRecovered {
                 volume,
                 device,

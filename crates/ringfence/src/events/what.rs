@@ -476,6 +476,39 @@ pub enum What {
         /// What is left.
         reason: String,
     },
+    /// Enough replicas are good again.
+    QuorumBack {
+        /// The volume whose keys it is; null for the pool's configuration.
+        volume: Option<String>,
+    },
+    /// The only good copy of a part of a volume gives errors.
+    LastCopyFails {
+        /// The volume.
+        volume: String,
+        /// Which copy, from 0.
+        plex: u32,
+        /// What failed.
+        reason: String,
+    },
+    /// A device left the pool because another one has taken its place.
+    DeviceReplaced {
+        /// Its name.
+        device: String,
+        /// The one that took its place.
+        with: String,
+    },
+    /// The daemon made a third place for configuration and keys beside two devices.
+    WitnessAdded {
+        /// Its name as a device.
+        device: String,
+        /// Where it is.
+        path: String,
+    },
+    /// A witness is not needed any more.
+    WitnessRemoved {
+        /// Its name as a device.
+        device: String,
+    },
     /// An operator chose one replica of the keys over the quorum.
     KeysRecovered {
         /// The volume.
@@ -550,6 +583,11 @@ impl What {
             | Self::VolumeRenamed { .. }
             | Self::KeysReplicaRebuilt { .. }
             | Self::KeysReplicaRepaired { .. }
+            | Self::QuorumBack { .. }
+            | Self::WitnessAdded { .. }
+            | Self::WitnessRemoved { .. }
+            | Self::LastCopyFails { .. }
+            | Self::DeviceReplaced { .. }
             | Self::ConfigReplicaRepaired { .. } => false,
         }
     }

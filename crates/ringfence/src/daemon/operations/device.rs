@@ -5,10 +5,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::volume::config::DeviceRole;
 use ::volume::{DeviceInfo, DeviceSource};
 
 use super::{Operations, explain, lock};
-use crate::control::model::Device;
+use crate::control::model::{Device, DeviceErrors};
 use crate::daemon::device_list::{DeviceList, Entry};
 use crate::daemon::pool::open_device;
 use crate::events::{Operator, What};
@@ -139,7 +140,7 @@ impl Operations {
         Ok(())
     }
 
-    fn device_infos(&self) -> Result<Vec<DeviceInfo>, Failure> {
+    pub(super) fn device_infos(&self) -> Result<Vec<DeviceInfo>, Failure> {
         let pool = Arc::clone(&self.pool);
         self.run(move || async move { pool.devices().await })
     }
@@ -165,14 +166,35 @@ impl Operations {
             })
             .map(|record| record.name.clone())
             .collect();
-        let state = match (info.present, info.config_current) {
-            (true, true) => "online",
-            (true, false) => "stale",
-            (false, _) => "missing",
+        let (state, reason) = match &info.failed {
+            Some(reason) => ("failed", Some(reason.clone())),
+            None if !info.present => ("missing", Some(format!("it is not at {}", info.path))),
+            None if info.abandoned > 0 => (
+                "hung",
+                Some(format!("{} operations have not ended", info.abandoned)),
+            ),
+            None if !info.online => ("failed", None),
+            None if !info.config_current => (
+                "stale",
+                Some("its copy of the configuration is behind".to_owned()),
+            ),
+            None => ("online", None),
         };
         let path = PathBuf::from(&info.path);
         Ok(Device {
             direct: list.get(&path).is_some_and(|entry| entry.direct),
+            reason,
+            role: match info.role {
+                DeviceRole::Data => "data",
+                DeviceRole::Witness => "witness",
+            }
+            .to_owned(),
+            errors: DeviceErrors {
+                read: info.errors.reads,
+                write: info.errors.writes,
+                flush: info.errors.flushes,
+                hang: info.errors.hangs,
+            },
             name: info.name,
             path,
             uuid: info.uuid.to_string(),

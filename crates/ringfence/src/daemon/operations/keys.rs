@@ -1,13 +1,11 @@
 //! The private region of a volume, read back.
 
-use std::collections::HashMap;
-
 use ::volume::ReadBack;
 use reservation::{Key, Nexus, State};
-use uuid::Uuid;
 
 use super::Operations;
-use crate::control::model::{Keys, KeysRegistration, KeysReplica, KeysReservation};
+use super::describe::DeviceNames;
+use crate::control::model::{Keys, KeysQuorum, KeysRegistration, KeysReplica, KeysReservation};
 use crate::daemon::audit::{isid_text, key_text, type_name};
 use crate::failure::Failure;
 
@@ -26,21 +24,28 @@ impl Operations {
     }
 
     /// Names of the pool's devices by identity.
-    pub(super) fn device_names(&self) -> Result<HashMap<Uuid, String>, Failure> {
-        let pool = std::sync::Arc::clone(&self.pool);
-        let infos = self.run(move || async move { pool.devices().await })?;
-        Ok(infos
-            .into_iter()
-            .map(|info| (info.uuid, info.name))
-            .collect())
+    pub(super) fn device_names(&self) -> Result<DeviceNames, Failure> {
+        let infos = self.device_infos()?;
+        let named = infos.into_iter().map(|info| (info.uuid, info.name));
+        Ok(DeviceNames(named.collect()))
     }
 }
 
 fn present(name: &str, read: ReadBack) -> Keys {
     let state = &read.state;
+    let quorum = KeysQuorum {
+        current: read
+            .replicas
+            .iter()
+            .filter(|r| r.state == "current")
+            .count(),
+        of: read.replicas.len(),
+        needed: read.replicas.len() / 2 + 1,
+    };
     Keys {
         volume: name.to_owned(),
-        generation: state.generation,
+        reason: None,
+        generation: Some(state.generation),
         reservation: state
             .reservation
             .as_ref()
@@ -78,6 +83,7 @@ fn present(name: &str, read: ReadBack) -> Keys {
                 sequence: replica.sequence,
             })
             .collect(),
+        quorum,
     }
 }
 
@@ -149,6 +155,7 @@ mod tests {
         insta::assert_snapshot!(text, @r#"
         {
           "volume": "shared",
+          "reason": null,
           "generation": 3,
           "reservation": {
             "type": "write-exclusive-registrants-only",
@@ -179,7 +186,12 @@ mod tests {
               "state": "current",
               "sequence": 9
             }
-          ]
+          ],
+          "quorum": {
+            "current": 1,
+            "of": 1,
+            "needed": 1
+          }
         }
         "#);
     }

@@ -1,8 +1,12 @@
 //! What the control socket asks for, carried out.
 
+mod describe;
 mod device;
+mod dispatch;
 mod grant;
 mod keys;
+mod layout;
+mod map;
 mod session;
 mod stream;
 mod volume;
@@ -19,10 +23,7 @@ use target::Target;
 use super::audit::Audit;
 use super::device_list::DeviceList;
 use crate::control::model::{Portal, Status};
-use crate::control::protocol::{Answer, Request};
-use crate::control::server::{Handler, Sink};
-use crate::events::Operator;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::iscsi::{PortalInfo, Service};
 
 /// What the operations work on.
@@ -137,80 +138,11 @@ impl Operations {
 
 /// What the pool says, as a failure.
 fn explain(error: &PoolError) -> Failure {
-    let message = error.to_string();
-    match error.kind() {
-        PoolErrorKind::NotFound => Failure::not_found(message),
-        PoolErrorKind::Usage => Failure::usage(message),
-        PoolErrorKind::Refused => Failure::refused(message),
-        PoolErrorKind::Failed => Failure::failed(message),
-    }
-}
-
-impl Handler for Operations {
-    fn handle(
-        &self,
-        request: Request,
-        operator: &Operator,
-        sink: &mut dyn Sink,
-    ) -> Result<Answer, Failure> {
-        match request {
-            Request::Status => Ok(Answer::Status(self.status())),
-            Request::DeviceAdd {
-                name,
-                path,
-                size_bytes,
-                direct,
-            } => self
-                .device_add(&name, path, size_bytes, direct, operator)
-                .map(Answer::Device),
-            Request::DeviceList => self.device_list().map(Answer::Devices),
-            Request::DeviceShow { name } => self.device_show(&name).map(Answer::Device),
-            Request::DeviceRemove { name } => {
-                self.device_remove(&name, operator).map(|()| Answer::Done)
-            }
-            Request::VolumeCreate {
-                name,
-                size_bytes,
-                on,
-                keys_on,
-                block_size_bytes,
-                persist_always,
-            } => {
-                let wanted = volume::Wanted {
-                    name,
-                    size_bytes,
-                    on,
-                    keys_on,
-                    block_size_bytes,
-                    persist_always,
-                };
-                self.volume_create(wanted, operator).map(Answer::Volume)
-            }
-            Request::VolumeList => self.volume_list().map(Answer::Volumes),
-            Request::VolumeShow { name } => self.volume_show(&name).map(Answer::Volume),
-            Request::VolumeDelete { name, force } => self
-                .volume_delete(&name, force, operator)
-                .map(|()| Answer::Done),
-            Request::VolumeGrow { name, growth } => self
-                .volume_grow(&name, growth, operator)
-                .map(Answer::Volume),
-            Request::VolumeMap { name, offset_bytes } => {
-                self.volume_map(&name, offset_bytes).map(Answer::Map)
-            }
-            Request::Grant {
-                volume,
-                initiator,
-                access,
-            } => self
-                .grant(&volume, &initiator, access, operator)
-                .map(Answer::Grant),
-            Request::Grants { volume } => self.grants(&volume).map(Answer::Grants),
-            Request::Keys { volume } => self.keys(&volume).map(Answer::Keys),
-            Request::SessionList => Ok(Answer::Sessions(self.sessions())),
-            Request::SessionDrop { id } => self.session_drop(id, operator).map(|()| Answer::Done),
-            Request::Events { since, follow } => {
-                self.events(since, follow, sink).map(|()| Answer::Done)
-            }
-        }
-    }
+    let kind = match error.kind() {
+        PoolErrorKind::NotFound => FailureKind::NotFound,
+        PoolErrorKind::Usage => FailureKind::Usage,
+        PoolErrorKind::Refused => FailureKind::Refused,
+        PoolErrorKind::Failed => FailureKind::Failed,
+    };
+    Failure::new(kind, error.to_string())
 }

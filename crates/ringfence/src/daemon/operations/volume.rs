@@ -1,19 +1,16 @@
 //! Volumes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use ::volume::translate::Region;
 use ::volume::{Access, CreateVolume, Persist, Volume as PoolVolume};
 use reactor::FileDevice;
-use uuid::Uuid;
 
+use super::layout::layout_of;
 use super::{Operations, explain, lock};
-use crate::control::model::{MapEntry, Volume, VolumeMap};
-use crate::control::protocol::Growth;
+use crate::control::model::Volume;
+use crate::control::protocol::{Growth, Shape};
 use crate::events::{Operator, What};
 use crate::failure::Failure;
-use crate::iscsi::SessionInfo;
 use crate::names::object_name;
 use crate::size::HumanSize;
 
@@ -25,12 +22,7 @@ pub(super) struct Wanted {
     pub(super) keys_on: Vec<String>,
     pub(super) block_size_bytes: u32,
     pub(super) persist_always: bool,
-}
-
-/// What the description of every volume needs.
-struct View {
-    devices: HashMap<Uuid, String>,
-    sessions: Vec<SessionInfo>,
+    pub(super) shape: Shape,
 }
 
 impl Operations {
@@ -51,7 +43,8 @@ impl Operations {
             } else {
                 Persist::Aptpl
             },
-            ..CreateVolume::default()
+            layout: layout_of(&wanted.shape)?.unwrap_or_default(),
+            mirrors: wanted.shape.mirrors.unwrap_or(1),
         };
         let order = self.volume_lock(&wanted.name);
         let _order = lock(&order);
@@ -127,7 +120,7 @@ impl Operations {
     }
 
     /// Gives the volume to the target.
-    fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), Failure> {
+    pub(super) fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), Failure> {
         let target = Arc::clone(&self.target);
         self.run(move || async move { target.add_logical_unit(volume).await.map(|_| ()) })?
             .map_err(|error| Failure::failed(error.to_string()))
@@ -193,123 +186,5 @@ impl Operations {
             by: operator.clone(),
         });
         Ok(self.describe_volume(&volume, &self.view()?))
-    }
-
-    pub(super) fn volume_map(
-        &self,
-        name: &str,
-        offset_bytes: Option<u64>,
-    ) -> Result<VolumeMap, Failure> {
-        let volume = self.volume(name)?;
-        let map = volume.map();
-        let wanted: Vec<(Region, u64, u64)> = match offset_bytes {
-            Some(offset) => (0..map.plexes())
-                .map(|plex| (Region::Public { plex }, offset, 1))
-                .collect(),
-            None => (0..map.plexes())
-                .map(|plex| Region::Public { plex })
-                .chain((0..map.keys_replicas()).map(|replica| Region::Keys { replica }))
-                .chain((0..map.plexes()).map(|plex| Region::Log { plex }))
-                .map(|region| (region, 0, map.region_bytes(region)))
-                .collect(),
-        };
-        let device_names = self.device_names()?;
-        let mut extents = Vec::new();
-        for (region, offset, length) in wanted {
-            let ranges = map.translate(region, offset, length).map_err(|_| {
-                Failure::usage(format!(
-                    "offset {offset} is past the end of volume {name}, which has {} bytes",
-                    map.size_bytes()
-                ))
-            })?;
-            let (region, copy) = match region {
-                Region::Public { plex } => ("public", plex),
-                Region::Keys { replica } => ("private", replica),
-                Region::Log { plex } => ("log", plex),
-            };
-            extents.extend(ranges.iter().map(|range| {
-                MapEntry {
-                    region: region.to_owned(),
-                    copy: u16::try_from(copy).unwrap_or(u16::MAX),
-                    offset_bytes: range.region_offset_bytes,
-                    length_bytes: range.length_bytes,
-                    device: device_names
-                        .get(&range.device)
-                        .cloned()
-                        .unwrap_or_else(|| range.device.to_string()),
-                    device_offset_bytes: range.device_offset_bytes,
-                }
-            }));
-        }
-        Ok(VolumeMap {
-            volume: name.to_owned(),
-            extents,
-        })
-    }
-
-    fn view(&self) -> Result<View, Failure> {
-        Ok(View {
-            devices: self.device_names()?,
-            sessions: self.service.sessions(),
-        })
-    }
-
-    fn describe_volume(&self, volume: &PoolVolume<FileDevice>, view: &View) -> Volume {
-        let record = volume.record();
-        let named = |uuids: Vec<Uuid>| {
-            let mut seen: Vec<String> = Vec::new();
-            for uuid in uuids {
-                let name = view
-                    .devices
-                    .get(&uuid)
-                    .cloned()
-                    .unwrap_or_else(|| uuid.to_string());
-                if !seen.contains(&name) {
-                    seen.push(name);
-                }
-            }
-            seen
-        };
-        let data = record.plexes.iter().flat_map(|plex| &plex.columns);
-        let devices = named(data.flat_map(|c| &c.extents).map(|e| e.device).collect());
-        let reason = volume.fault().or_else(|| {
-            let unit = self.target.logical_unit(volume.lun())?;
-            unit.failure()
-        });
-        let granted = |initiator: &str| record.access_of(initiator) != Access::None;
-        Volume {
-            name: record.name.clone(),
-            lun: record.lun,
-            uuid: record.uuid.to_string(),
-            naa: format!("0x{}", record.naa),
-            state: if reason.is_none() {
-                "online"
-            } else {
-                "not-served"
-            }
-            .to_owned(),
-            reason,
-            size_bytes: volume.size_bytes(),
-            block_size_bytes: record.block_size.bytes(),
-            layout: "linear".to_owned(),
-            persist: match record.persist {
-                Persist::Aptpl => "aptpl",
-                Persist::Always => "always",
-            }
-            .to_owned(),
-            devices,
-            keys_on: named(
-                record
-                    .keys
-                    .iter()
-                    .map(|replica| replica.extent.device)
-                    .collect(),
-            ),
-            sessions: view
-                .sessions
-                .iter()
-                .filter(|s| !s.discovery && granted(&s.initiator))
-                .count(),
-        }
     }
 }

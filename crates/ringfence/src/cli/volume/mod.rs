@@ -1,15 +1,18 @@
 //! `ringfence volume ...`.
 
+pub mod layout;
+mod text;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{fields, names, table};
 use super::{Context, pick};
-use crate::control::model::{Volume, VolumeMap};
 use crate::control::protocol::{Growth, Request};
 use crate::failure::Failure;
 use crate::names::object_name;
 use crate::size::{HumanSize, parse_offset, parse_size_not_zero};
+use layout::ShapeArgs;
+use text::{describe, extents, list};
 
 /// The commands on volumes.
 #[derive(Debug, Subcommand)]
@@ -24,6 +27,8 @@ pub enum VolumeCommand {
     Delete(DeleteArgs),
     /// Make a volume larger; initiators are told (CAPACITY DATA HAS CHANGED)
     Grow(GrowArgs),
+    /// Give a volume another name; LUN and identity stay
+    Rename(RenameArgs),
     /// Show which device, offset and length back each range of a volume, data and keys
     Map(MapArgs),
 }
@@ -32,8 +37,12 @@ pub enum VolumeCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ringfence volume create shared --size 20G
-  ringfence volume create db --size 1T --on disk1,disk2 --keys-on disk3 --block-size 4096
-  ringfence volume create quorum --size 1G --persist always")]
+  ringfence volume create db --size 1T --mirrors 2 --layout striped --columns 4
+  ringfence volume create log --size 10G --on disk1,disk2 --keys-on disk1,disk2,disk3 --block-size 4096
+  ringfence volume create quorum --size 1G --persist always
+
+A mirror keeps each copy of the data on devices of its own. Keys have three copies on different devices
+where the pool has them, whatever the layout.")]
 pub struct CreateArgs {
     /// A name for it: letters, digits, '-', '_', '.'
     #[arg(value_parser = object_name)]
@@ -41,11 +50,14 @@ pub struct CreateArgs {
     /// Capacity (K, M, G, T count in 1024s, KB, MB, ... in 1000s); a multiple of the block size
     #[arg(long, value_parser = parse_size_not_zero)]
     pub size: u64,
+    /// How it is laid out.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
     /// The devices it lies on, in this order [default: wherever there is space]
     #[arg(long, value_name = "DEV,...", value_delimiter = ',', value_parser = object_name)]
     pub on: Vec<String>,
-    /// The device that keeps its keys [default: one of the devices it lies on]
-    #[arg(long, value_name = "DEV", value_delimiter = ',', value_parser = object_name)]
+    /// The devices that keep its keys, a copy each [default: three, where the pool has them]
+    #[arg(long, value_name = "DEV,...", value_delimiter = ',', value_parser = object_name)]
     pub keys_on: Vec<String>,
     /// Logical block size in bytes
     #[arg(long, value_name = "BYTES", default_value = "512", value_parser = block_size)]
@@ -110,6 +122,17 @@ fn growth(text: &str) -> Result<Growth, String> {
     }
 }
 
+/// `volume rename`.
+#[derive(Debug, Args)]
+pub struct RenameArgs {
+    /// The volume's name
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// The new name
+    #[arg(value_parser = object_name)]
+    pub new_name: String,
+}
+
 /// `volume map`.
 #[derive(Debug, Args)]
 pub struct MapArgs {
@@ -132,6 +155,7 @@ pub fn run(context: &Context, command: VolumeCommand) -> Result<(), Failure> {
                 keys_on: args.keys_on,
                 block_size_bytes: args.block_size,
                 persist_always: args.persist.is_some(),
+                shape: args.shape.shape(),
             };
             let volume = context.ask_for(request, pick!(Answer::Volume))?;
             context.output.show(&volume, |volume| {
@@ -172,6 +196,16 @@ pub fn run(context: &Context, command: VolumeCommand) -> Result<(), Failure> {
                 )
             })
         }
+        VolumeCommand::Rename(RenameArgs { name, new_name }) => {
+            let request = Request::VolumeRename {
+                name: name.clone(),
+                new_name,
+            };
+            let volume = context.ask_for(request, pick!(Answer::Volume))?;
+            context.output.show(&volume, |volume| {
+                format!("volume {name} is {} now", volume.name)
+            })
+        }
         VolumeCommand::Map(MapArgs { name, offset }) => {
             let request = Request::VolumeMap {
                 name,
@@ -181,80 +215,4 @@ pub fn run(context: &Context, command: VolumeCommand) -> Result<(), Failure> {
             context.output.show(&map, extents)
         }
     }
-}
-
-fn list(volumes: &[Volume]) -> String {
-    if volumes.is_empty() {
-        return "no volumes; make one with: ringfence volume create NAME --size SIZE".to_owned();
-    }
-    let rows = volumes.iter().map(|volume| {
-        vec![
-            volume.lun.to_string(),
-            volume.name.clone(),
-            volume.state.clone(),
-            HumanSize(volume.size_bytes).to_string(),
-            volume.block_size_bytes.to_string(),
-            volume.layout.clone(),
-            names(&volume.devices),
-            names(&volume.keys_on),
-            volume.sessions.to_string(),
-        ]
-    });
-    table(
-        &[
-            "LUN", "NAME", "STATE", "SIZE", "BLOCK", "LAYOUT", "DEVICES", "KEYS ON", "SESSIONS",
-        ],
-        &[0, 3, 4, 8],
-        rows,
-    )
-}
-
-fn describe(volume: &Volume) -> String {
-    let persist = match volume.persist.as_str() {
-        "always" => "always".to_owned(),
-        other => format!("{other} (over a reboot as registered)"),
-    };
-    let mut rows = vec![
-        ("Name", volume.name.clone()),
-        ("LUN", volume.lun.to_string()),
-        ("State", volume.state.clone()),
-    ];
-    rows.extend(volume.reason.iter().map(|reason| ("Why", reason.clone())));
-    rows.extend([
-        ("Size", HumanSize(volume.size_bytes).to_string()),
-        ("Block size", volume.block_size_bytes.to_string()),
-        ("Layout", volume.layout.clone()),
-        ("Devices", names(&volume.devices)),
-        ("Keys on", names(&volume.keys_on)),
-        ("Persist", persist),
-        ("Sessions", volume.sessions.to_string()),
-        ("UUID", volume.uuid.clone()),
-        ("NAA", volume.naa.clone()),
-    ]);
-    fields(&rows)
-}
-
-fn extents(map: &VolumeMap) -> String {
-    let rows = map.extents.iter().map(|entry| {
-        vec![
-            entry.region.clone(),
-            entry.copy.to_string(),
-            entry.offset_bytes.to_string(),
-            entry.length_bytes.to_string(),
-            entry.device.clone(),
-            entry.device_offset_bytes.to_string(),
-        ]
-    });
-    table(
-        &[
-            "REGION",
-            "COPY",
-            "OFFSET",
-            "LENGTH",
-            "DEVICE",
-            "DEVICE OFFSET",
-        ],
-        &[1, 2, 3, 5],
-        rows,
-    )
 }

@@ -1,0 +1,59 @@
+//! Devices.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A device of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name in the pool.
+    pub name: String,
+    /// Where it was opened.
+    pub path: PathBuf,
+    /// UUID in its label.
+    pub uuid: String,
+    /// `online`, `stale` (its copy of the configuration is being brought up to date), `hung`, `failed` or `missing`.
+    pub state: String,
+    /// Why it is not `online`.
+    pub reason: Option<String>,
+    /// `data`, or `witness`: it holds configuration and keys only.
+    pub role: String,
+    /// Usable size.
+    pub size_bytes: u64,
+    /// Space allocated to volumes.
+    pub used_bytes: u64,
+    /// Space left.
+    pub free_bytes: u64,
+    /// Opened with O_DIRECT.
+    pub direct: bool,
+    /// Volumes with an extent on it, by name.
+    pub volumes: Vec<String>,
+    /// Volumes whose keys are on it, by name.
+    pub keys_of: Vec<String>,
+    /// What went wrong on it since it was opened.
+    pub errors: DeviceErrors,
+}
+
+/// Operations of a device that failed or hung, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceErrors {
+    /// Reads.
+    pub read: u64,
+    /// Writes, of zeroes too.
+    pub write: u64,
+    /// Flushes.
+    pub flush: u64,
+    /// Operations of any kind that did not end in time.
+    pub hang: u64,
+}
+
+impl DeviceErrors {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.read
+            .saturating_add(self.write)
+            .saturating_add(self.flush)
+            .saturating_add(self.hang)
+    }
+}

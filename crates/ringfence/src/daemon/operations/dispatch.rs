@@ -1,0 +1,81 @@
+//! From requests to the operations that carry them out.
+
+use super::{Operations, volume};
+use crate::control::protocol::{Answer, Request};
+use crate::control::server::{Handler, Sink};
+use crate::events::Operator;
+use crate::failure::Failure;
+
+impl Handler for Operations {
+    fn handle(
+        &self,
+        request: Request,
+        operator: &Operator,
+        sink: &mut dyn Sink,
+    ) -> Result<Answer, Failure> {
+        match request {
+            Request::Status => Ok(Answer::Status(self.status())),
+            Request::DeviceAdd {
+                name,
+                path,
+                size_bytes,
+                direct,
+            } => self
+                .device_add(&name, path, size_bytes, direct, operator)
+                .map(Answer::Device),
+            Request::DeviceList => self.device_list().map(Answer::Devices),
+            Request::DeviceShow { name } => self.device_show(&name).map(Answer::Device),
+            Request::DeviceRemove { name } => {
+                self.device_remove(&name, operator).map(|()| Answer::Done)
+            }
+            Request::VolumeCreate {
+                name,
+                size_bytes,
+                on,
+                keys_on,
+                block_size_bytes,
+                persist_always,
+                shape,
+            } => {
+                let wanted = volume::Wanted {
+                    name,
+                    size_bytes,
+                    on,
+                    keys_on,
+                    block_size_bytes,
+                    persist_always,
+                    shape,
+                };
+                self.volume_create(wanted, operator).map(Answer::Volume)
+            }
+            Request::VolumeRename { name, new_name } => self
+                .volume_rename(&name, &new_name, operator)
+                .map(Answer::Volume),
+            Request::VolumeList => self.volume_list().map(Answer::Volumes),
+            Request::VolumeShow { name } => self.volume_show(&name).map(Answer::Volume),
+            Request::VolumeDelete { name, force } => self
+                .volume_delete(&name, force, operator)
+                .map(|()| Answer::Done),
+            Request::VolumeGrow { name, growth } => self
+                .volume_grow(&name, growth, operator)
+                .map(Answer::Volume),
+            Request::VolumeMap { name, offset_bytes } => {
+                self.volume_map(&name, offset_bytes).map(Answer::Map)
+            }
+            Request::Grant {
+                volume,
+                initiator,
+                access,
+            } => self
+                .grant(&volume, &initiator, access, operator)
+                .map(Answer::Grant),
+            Request::Grants { volume } => self.grants(&volume).map(Answer::Grants),
+            Request::Keys { volume } => self.keys(&volume).map(Answer::Keys),
+            Request::SessionList => Ok(Answer::Sessions(self.sessions())),
+            Request::SessionDrop { id } => self.session_drop(id, operator).map(|()| Answer::Done),
+            Request::Events { since, follow } => {
+                self.events(since, follow, sink).map(|()| Answer::Done)
+            }
+        }
+    }
+}
