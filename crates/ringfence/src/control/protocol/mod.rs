@@ -48,7 +48,8 @@ pub enum Frame {
     Error(Failure),
 }
 
-/// The result of a request.
+/// The result of a request. There is one at a time on its way to the socket: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
