@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use bytes::{Bytes, BytesMut};
+use event_listener::Event;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -37,6 +38,8 @@ pub struct Device<D> {
     /// Earlier incarnations that may still have operations in flight.
     retired: Mutex<Vec<Arc<D>>>,
     errors: ErrorCounters,
+    /// Notified when it fails.
+    failing: Event,
 }
 
 /// One incarnation.
@@ -75,6 +78,7 @@ impl<D: BlockDevice> Device<D> {
             opened: ArcSwap::from_pointee(Opened::new(1, inner)),
             retired: Mutex::default(),
             errors: ErrorCounters::default(),
+            failing: Event::new(),
         }
     }
 
@@ -127,6 +131,7 @@ impl<D: BlockDevice> Device<D> {
     /// before. Operations in flight go on.
     pub fn fail(&self, reason: impl Into<String>) {
         self.opened.load().fail(reason.into());
+        self.failing.notify(usize::MAX);
     }
 
     /// Closes the block device below a failed device, so that it can be opened anew ([`Device::bring_online`]).
@@ -219,6 +224,31 @@ impl<D: BlockDevice> Device<D> {
         })
     }
 
+    /// Runs `operation` until the device is failed ([`Device::fail`]), which ends the waiting for one that hangs.
+    ///
+    /// # Errors
+    /// [`VolumeError::Device`] as for [`Device::in_time`]: the operation is abandoned.
+    pub async fn while_online<T>(
+        &self,
+        name: &'static str,
+        operation: impl Future<Output = T>,
+    ) -> Result<T, VolumeError> {
+        let done = async { Ok(operation.await) };
+        let failed = async {
+            let incarnation = self.incarnation();
+            loop {
+                let listener = self.failing.listen();
+                if !self.is_online() || self.incarnation() != incarnation {
+                    self.count_hang();
+                    let problem = "the device was failed before it answered";
+                    return Err(self.error(name, io::Error::new(io::ErrorKind::TimedOut, problem)));
+                }
+                listener.await;
+            }
+        };
+        futures_lite::future::or(done, failed).await
+    }
+
     /// Counts an operation that its caller gives up.
     pub fn count_hang(&self) {
         ErrorCounters::count(&self.errors.hangs);
@@ -300,6 +330,7 @@ impl<D: BlockDevice> Device<D> {
         result.map_err(|source| {
             ErrorCounters::count(&self.errors.flushes);
             opened.fail(format!("a flush failed: {source}"));
+            self.failing.notify(usize::MAX);
             self.error("flush", source)
         })
     }

@@ -26,7 +26,18 @@ impl Step<'_> {
         state.is_current() || matches!(self, Step::Claim { .. }) && state.own.is_some()
     }
 
+    /// Ends without an answer of the device only when an operator fails it.
     async fn write<D: BlockDevice>(
+        &self,
+        state: &ReplicaState<D>,
+        identity: Identity,
+    ) -> Result<(), VolumeError> {
+        let device = &state.replica.device;
+        let writing = self.write_replica(state, identity);
+        device.while_online("write", writing).await?
+    }
+
+    async fn write_replica<D: BlockDevice>(
         &self,
         state: &ReplicaState<D>,
         identity: Identity,
@@ -276,9 +287,9 @@ impl<D: BlockDevice> PageStore<D> {
                     step.written(state);
                 }
                 Some(Err(error)) => {
-                    state.writing = false;
+                    state.writing = error.is_hang();
                     failures.push(error.to_string());
-                    if written >= need {
+                    if written >= need || error.is_hang() {
                         state.missed(store, error.to_string());
                     }
                 }

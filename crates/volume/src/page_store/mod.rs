@@ -27,6 +27,7 @@ pub use geometry::{Geometry, PAGE_BYTES};
 pub use header::{Header, Identity, MAX_MEMBERS, RECORD_BYTES};
 pub use members::Beginning;
 pub use open::{Inspection, inspect};
+pub(crate) use open::{read_version, refusal};
 pub use repair::Finding;
 pub use replica::{QUORUM_PATIENCE, READ_PATIENCE, REPAIR_PATIENCE, STRAGGLER_PATIENCE};
 pub use verdict::{HeaderRead, Verdict};

@@ -231,6 +231,41 @@ pub(super) fn detail<D: BlockDevice>(replicas: &[Replica<D>], reads: &[HeaderRea
     parts.join("; ")
 }
 
+/// Why a store cannot be opened from what its replicas say; `None` when it can.
+pub(crate) fn refusal<D: BlockDevice>(
+    replicas: &[Replica<D>],
+    inspection: &Inspection,
+) -> Option<StoreError> {
+    let detail = || detail(replicas, &inspection.reads);
+    Some(match inspection.verdict {
+        Verdict::Current { .. } => return None,
+        Verdict::LostQuorum { valid, need, of } => StoreError::LostQuorum {
+            valid,
+            need,
+            of,
+            detail: detail(),
+        },
+        Verdict::Fork { .. } => StoreError::Fork { detail: detail() },
+        Verdict::Foreign(uuid) => StoreError::Foreign { uuid },
+        Verdict::Unsupported(version) => StoreError::Unsupported { version },
+        Verdict::Torn => StoreError::Torn { detail: detail() },
+        Verdict::Empty => StoreError::Empty,
+    })
+}
+
+/// The pages of one version, each from any replica that has it as the version describes it.
+pub(crate) async fn read_version<D: BlockDevice>(
+    replicas: &[Replica<D>],
+    content: &Content,
+) -> Result<Vec<bytes::Bytes>, StoreError> {
+    let places = replicas
+        .iter()
+        .map(|replica| Ok((replica, geometry_of(replica)?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let pages: Vec<u32> = content.used_pages().collect();
+    read_pages(&places, content, &pages).await
+}
+
 impl<D: BlockDevice> PageStore<D> {
     /// Opens a store. Replicas that are behind are repaired; a commit that was in flight and is adopted, and one that
     /// `settle` says is doubtful, is committed again before this returns, so that what is served is durable.
@@ -268,30 +303,11 @@ impl<D: BlockDevice> PageStore<D> {
     ) -> Result<PageStore<D>, StoreError> {
         let (copies, verdict) = read_all(identity, &replicas, OPENING).await?;
         let reads: Vec<HeaderRead> = copies.iter().map(|(_, copy)| copy.read.clone()).collect();
-        let (best, settled) = match verdict {
-            Verdict::Current { best, settled, .. } => (best, settled),
-            Verdict::LostQuorum { valid, need, of } => {
-                return Err(StoreError::LostQuorum {
-                    valid,
-                    need,
-                    of,
-                    detail: detail(&replicas, &reads),
-                });
-            }
-            Verdict::Fork { .. } => {
-                return Err(StoreError::Fork {
-                    detail: detail(&replicas, &reads),
-                });
-            }
-            Verdict::Foreign(uuid) => return Err(StoreError::Foreign { uuid }),
-            Verdict::Unsupported(version) => return Err(StoreError::Unsupported { version }),
-            Verdict::Torn => {
-                return Err(StoreError::Torn {
-                    detail: detail(&replicas, &reads),
-                });
-            }
-            Verdict::Empty => return Err(StoreError::Empty),
+        let inspection = Inspection { reads, verdict };
+        let Verdict::Current { best, settled, .. } = inspection.verdict else {
+            return Err(refusal(&replicas, &inspection).unwrap_or(StoreError::Empty));
         };
+        let reads = inspection.reads;
         let HeaderRead::Valid(newest) = &reads[best] else {
             return Err(StoreError::Empty);
         };

@@ -127,6 +127,14 @@ pub fn verdict(reads: &[HeaderRead]) -> Verdict {
 }
 
 fn nothing_valid(reads: &[HeaderRead]) -> Verdict {
+    if reads.is_empty() {
+        // Nobody was asked: that says nothing about what there is.
+        return Verdict::LostQuorum {
+            valid: 0,
+            need: 1,
+            of: 0,
+        };
+    }
     let mut worst = Verdict::Empty;
     for read in reads {
         match read {
@@ -233,6 +241,8 @@ mod tests {
     fn truth_table() {
         #[rustfmt::skip]
         let table = [
+            // nobody is there
+            ("A",   "-",                  "lost: 0 of 0, need 1"),
             // one replica
             ("A",   "1.5",                "0 settled"),
             ("A",   "empty",              "empty"),

@@ -5,6 +5,7 @@
 //! (PREEMPT, CLEAR, RESERVE, RELEASE) writes a header and nothing else.
 
 pub mod commit_record;
+mod inspect;
 mod replicas;
 pub mod slot;
 mod table;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use crate::block_device::BlockDevice;
 use crate::config::Persist;
 use crate::page_store::{HeaderRead, Identity, PageStore, Replica, ReplicaHealth, StoreError};
+pub use inspect::{Inspection, ReplicaReport, Version};
 use table::Table;
 
 /// Registrants that a private region holds.
@@ -95,6 +97,9 @@ pub enum PrivateRegionError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A person chose a version that is not there, or not there any more.
+    #[error("private region: that device does not hold the version that was chosen")]
+    NotThatVersion,
     /// The commit record or the whole does not make sense.
     #[error("private region: {problem}")]
     Inconsistent {
