@@ -29,6 +29,9 @@ impl<D: BlockDevice> Pool<D> {
         let extents = inner.on_devices(usable);
         drop(inner);
         volume.close().await;
+        if let Ok(region) = volume.private_region() {
+            region.close().await;
+        }
         if let Err(error) = zero(&extents).await {
             tracing::warn!(volume = name, %error, "the space of a deleted volume could not be given back yet");
         }

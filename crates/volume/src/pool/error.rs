@@ -223,6 +223,30 @@ pub enum PoolError {
         /// How many.
         devices: usize,
     },
+    /// Nothing to recover.
+    #[error("the keys of volume {volume} are whole and current; there is nothing to recover")]
+    KeysHaveQuorum {
+        /// The volume.
+        volume: String,
+    },
+    /// The version of the keys that a person chose is not there, or not there any more.
+    #[error(
+        "device {device} does not hold that version of the keys of volume {volume}; look again with `ringfence keys {volume}`"
+    )]
+    KeysNotThere {
+        /// The volume.
+        volume: String,
+        /// The device that was named.
+        device: String,
+    },
+    /// The keys are being changed.
+    #[error(
+        "the keys of volume {volume} are being changed, or a device that holds them hangs; try again, or first take that device out with `ringfence device fail NAME`"
+    )]
+    KeysBusy {
+        /// The volume.
+        volume: String,
+    },
     /// No device at all.
     #[error("the pool has no device; add one with `ringfence device add NAME PATH`")]
     NoDevice,
@@ -288,6 +312,9 @@ impl PoolError {
             | PoolError::TooFewDevices { .. }
             | PoolError::Foreign { .. }
             | PoolError::NotEmpty { .. }
+            | PoolError::KeysHaveQuorum { .. }
+            | PoolError::KeysNotThere { .. }
+            | PoolError::KeysBusy { .. }
             | PoolError::NoDevice
             | PoolError::NoSpace { .. }
             | PoolError::NoLun

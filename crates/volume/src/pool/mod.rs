@@ -14,6 +14,7 @@ pub mod keep;
 mod model;
 mod open;
 mod placement;
+mod recover;
 mod space;
 mod table;
 mod volumes;
@@ -36,6 +37,7 @@ pub use model::{
     CreateVolume, DEFAULT_KEYS_REPLICAS, DEFAULT_STRIPE_UNIT_BYTES, DeviceInfo, DeviceSource,
     LayoutRequest, MAX_COLUMNS, PoolInfo,
 };
+pub use recover::{KeysCopy, KeysInspection, KeysReplicaStatus, KeysVersion};
 use space::Space;
 use table::LunTable;
 

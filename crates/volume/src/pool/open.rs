@@ -269,7 +269,7 @@ pub(super) fn map_of(record: &VolumeRecord) -> Result<Map, PoolError> {
 }
 
 /// Opens one volume; what is wrong with it becomes its fault.
-async fn open_volume<D: BlockDevice>(
+pub(super) async fn open_volume<D: BlockDevice>(
     devices: &BTreeMap<Uuid, Arc<Device<D>>>,
     record: VolumeRecord,
     map: Arc<Map>,

@@ -11,6 +11,7 @@ use crate::translate::Region;
 
 mod crashes;
 mod promise_four;
+mod recover;
 
 const MIB: u64 = 1 << 20;
 const BOOT: Uuid = Uuid::from_u128(0xb007);

@@ -21,6 +21,8 @@ pub struct ReplicaReport {
     pub device_name: String,
     /// Why it says nothing that can be used; `None` when it has a version.
     pub problem: Option<String>,
+    /// That is because its device fails or does not answer.
+    pub unreadable: bool,
     /// Sequence of its newest valid header.
     pub sequence: Option<u64>,
 }
@@ -95,6 +97,7 @@ async fn look<D: BlockDevice>(
             device: replica.device.uuid(),
             device_name: name.clone(),
             problem,
+            unreadable: matches!(read, HeaderRead::Unreadable(_)),
             sequence,
         });
         let HeaderRead::Valid(header) = read else {

@@ -10,7 +10,7 @@ mod replicas;
 pub mod slot;
 mod table;
 
-use async_lock::Mutex;
+use async_lock::{Mutex, MutexGuard};
 use bytes::Bytes;
 use reservation::machine::apply;
 use reservation::{Event, LuReservations, State, StateError};
@@ -44,6 +44,8 @@ struct Inner<D> {
     table: Table,
     /// Where replicas are or may be: at least all members of the store that are there.
     replicas: Vec<Replica<D>>,
+    /// Another object has the region now, or nobody.
+    retired: bool,
 }
 
 /// A replica as it was read back from its device.
@@ -100,6 +102,9 @@ pub enum PrivateRegionError {
     /// A person chose a version that is not there, or not there any more.
     #[error("private region: that device does not hold the version that was chosen")]
     NotThatVersion,
+    /// The region was deleted, or is served through another object.
+    #[error("private region: it is closed")]
+    Closed,
     /// The commit record or the whole does not make sense.
     #[error("private region: {problem}")]
     Inconsistent {
@@ -137,6 +142,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
                 store,
                 table,
                 replicas,
+                retired: false,
             }),
         })
     }
@@ -165,8 +171,27 @@ impl<D: BlockDevice> PrivateRegion<D> {
         Ok(region)
     }
 
+    async fn lock(&self) -> Result<MutexGuard<'_, Inner<D>>, PrivateRegionError> {
+        let inner = self.inner.lock().await;
+        if inner.retired {
+            return Err(PrivateRegionError::Closed);
+        }
+        Ok(inner)
+    }
+
+    /// Ends all use of the region through this object: what is under way is waited for, what comes later fails with
+    /// [`PrivateRegionError::Closed`] and touches no device.
+    pub async fn close(&self) {
+        self.inner.lock().await.retired = true;
+    }
+
+    /// Whether [`PrivateRegion::close`] was called.
+    pub async fn is_closed(&self) -> bool {
+        self.inner.lock().await.retired
+    }
+
     async fn power_on_after_reboot(&self) -> Result<(), PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         let record = commit_record::CommitRecord::decode(inner.store.record())
             .map_err(|problem| inconsistent(problem.into()))?;
         if record.boot_id == self.boot_id {
@@ -195,7 +220,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// # Errors
     /// [`StoreError::Unsettled`] after a failed commit: see [`PrivateRegion::recover`].
     pub async fn load(&self) -> Result<State, PrivateRegionError> {
-        let inner = self.inner.lock().await;
+        let inner = self.lock().await?;
         if inner.store.is_unsettled() {
             return Err(StoreError::Unsettled {
                 detail: "an earlier commit failed".into(),
@@ -213,7 +238,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// After [`StoreError::Unsettled`] whether the state will be found after a restart is not known: every later commit
     /// fails too until [`PrivateRegion::recover`] has settled it.
     pub async fn commit(&self, state: &State) -> Result<(), PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         self.commit_locked(&mut inner, state).await
     }
 
@@ -242,7 +267,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// # Errors
     /// [`PrivateRegionError`]: the volume must not be served.
     pub async fn recover(&self) -> Result<State, PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         let replicas = inner.replicas.clone();
         let store = inner.store.reopen(replicas.clone()).await?;
         *inner = load(self.volume, store, replicas).await?;
@@ -254,7 +279,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// # Errors
     /// As for [`PrivateRegion::open`].
     pub async fn read_back(&self) -> Result<ReadBack, PrivateRegionError> {
-        let inner = self.inner.lock().await;
+        let inner = self.lock().await?;
         let (content, reads, pages) = inner.store.read_back().await?;
         let used: Vec<u32> = content.used_pages().collect();
         let table = Table::decode(self.volume, &content.record, &used, &pages)?;
@@ -303,6 +328,7 @@ async fn load<D: BlockDevice>(
         store,
         table,
         replicas,
+        retired: false,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::block_device::BlockDevice;
 use crate::page_store::{Finding, Replica, ReplicaInfo};
 
 impl<D: BlockDevice> PrivateRegion<D> {
-    /// Every replica that counts, those whose device is not there too. Memory only.
+    /// Every replica that counts, those whose device is not there too. No I/O; it waits for a commit under way.
     pub async fn health(&self) -> Vec<ReplicaInfo> {
         self.inner.lock().await.store.health()
     }
@@ -18,7 +18,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// [`crate::page_store::StoreError::NotRepairable`] when nothing may be written to it now (its device is not there,
     /// has failed, or has operations that were given up and have not ended); the device's.
     pub async fn repair(&self, replica: Uuid) -> Result<(), PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         Ok(inner.store.repair(replica).await?)
     }
 
@@ -32,7 +32,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// device has abandoned operations, and a later opening that finds it may take it for a member: it stays a candidate
     /// until [`PrivateRegion::remove_replica`] or another attempt has succeeded.
     pub async fn add_replica(&self, replica: Replica<D>) -> Result<(), PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         let uuid = replica.uuid;
         let counts = inner.store.members().contains(&uuid);
         if counts {
@@ -53,7 +53,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// # Errors
     /// As for [`PrivateRegion::commit`]; [`crate::page_store::StoreError::LastMember`].
     pub async fn remove_replica(&self, replica: Uuid) -> Result<(), PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         let record = *inner.store.record();
         // What does not count may have been half added: the commit outranks what it may say.
         inner
@@ -70,7 +70,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
     /// # Errors
     /// [`crate::page_store::StoreError::Unsettled`].
     pub async fn verify(&self, repair: bool) -> Result<Vec<Finding>, PrivateRegionError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.lock().await?;
         Ok(inner.store.verify(repair).await?)
     }
 }
