@@ -157,10 +157,11 @@ impl<D: BlockDevice> Pool<D> {
         }
         let chosen = chosen(&said, &keys, name, from, token)?;
         if let Ok(region) = volume.private_region() {
-            let clock = keys.replicas.first().map(|replica| replica.device.clone());
+            // The versions above come from at least one device.
+            let clock = keys.replicas.first().map(|replica| &replica.device);
             let closed = match clock {
                 Some(device) => device.within(PATIENCE, region.close()).await,
-                None => Some(region.close().await),
+                None => None,
             };
             if closed.is_none() {
                 return Err(PoolError::KeysBusy {
