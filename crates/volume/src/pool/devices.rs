@@ -4,14 +4,44 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::claim::{Claim, claim, erase, in_time, look};
 use super::space::users;
 use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Config, ConfigStore, DeviceRecord, DeviceRole, PoolRecord};
 use crate::device::{Device, DeviceHealth};
 use crate::fresh_uuid::fresh_uuid;
-use crate::label::{self, Areas, Label, LabelError};
+use crate::label::{self, Areas, Label};
 use crate::page_store::Replica;
+
+/// A device that is about to join.
+struct Joining<D> {
+    device: Arc<Device<D>>,
+    record: DeviceRecord,
+    areas: Areas,
+}
+
+impl<D> Joining<D> {
+    fn label(&self, pool: Uuid) -> Label {
+        Label {
+            pool,
+            device: self.record.uuid,
+            sequence: 1,
+            size_bytes: self.record.size_bytes,
+            areas: self.areas,
+            name: self.record.name.clone(),
+        }
+    }
+
+    fn replica(&self) -> Replica<D> {
+        Replica {
+            uuid: self.record.uuid,
+            device: self.device.clone(),
+            offset_bytes: self.areas.config_offset_bytes,
+            length_bytes: self.areas.config_length_bytes,
+        }
+    }
+}
 
 impl<D: BlockDevice> Pool<D> {
     /// Adds a device under `name`; the first one makes the pool. A device that carries anything else is refused.
@@ -23,9 +53,33 @@ impl<D: BlockDevice> Pool<D> {
         name: &str,
         source: DeviceSource<D>,
     ) -> Result<DeviceInfo, PoolError> {
+        self.device_add_with(name, source, false).await
+    }
+
+    /// As [`Pool::device_add`]; with `force`, what somebody else left on the device is erased first. A device of this
+    /// pool is refused even so.
+    ///
+    /// # Errors
+    /// [`PoolError`]; the device is not in the pool then.
+    pub async fn device_add_with(
+        &self,
+        name: &str,
+        source: DeviceSource<D>,
+        force: bool,
+    ) -> Result<DeviceInfo, PoolError> {
+        self.join(name, source, force, DeviceRole::Data).await
+    }
+
+    /// Adds a device. Nothing that the new device is slow to do is done under the pool's lock, but for its copy of the
+    /// configuration.
+    pub(super) async fn join(
+        &self,
+        name: &str,
+        source: DeviceSource<D>,
+        force: bool,
+        role: DeviceRole,
+    ) -> Result<DeviceInfo, PoolError> {
         check_name("device", name)?;
-        let mut inner = self.inner.lock().await;
-        self.settle(&mut inner).await?;
         let DeviceSource { path, device } = source;
         let size_bytes = device.size_bytes();
         let uuid = fresh_uuid();
@@ -34,78 +88,102 @@ impl<D: BlockDevice> Pool<D> {
             path: path.clone(),
             size_bytes,
         })?;
+        let joining = Joining {
+            device,
+            record: DeviceRecord {
+                uuid,
+                name: name.to_owned(),
+                path: path.clone(),
+                size_bytes,
+                data_offset_bytes: areas.data_offset_bytes,
+                data_length_bytes: areas.data_length_bytes,
+                role,
+                failed: None,
+            },
+            areas,
+        };
+        let found = look(&joining.device).await?;
+        let mut inner = self.inner.lock().await;
+        self.settle(&mut inner).await?;
         let config = inner.config.as_ref().map(ConfigStore::config);
-        if config.is_some_and(|config| config.devices.values().any(|d| d.name == name)) {
+        let taken = config.is_some_and(|config| config.devices.values().any(|d| d.name == name));
+        if taken || inner.joining.contains(name) {
             return Err(PoolError::NameTaken {
                 what: "device",
                 name: name.into(),
             });
         }
-        check_unclaimed(&device, config).await?;
-        let pool_uuid = config.map_or_else(fresh_uuid, |config| config.pool.uuid);
-        let label = Label {
-            pool: pool_uuid,
-            device: uuid,
-            sequence: 1,
-            size_bytes,
-            areas,
-            name: name.to_owned(),
+        let claim = claim(&path, found, config, force)?;
+        let Some(config) = config else {
+            return self.first_device(&mut inner, joining, claim).await;
         };
-        let record = DeviceRecord {
-            uuid,
-            name: name.to_owned(),
-            path,
-            size_bytes,
-            data_offset_bytes: areas.data_offset_bytes,
-            data_length_bytes: areas.data_length_bytes,
-            role: DeviceRole::Data,
-            failed: None,
-        };
-        let replica = Replica {
-            uuid,
-            device: device.clone(),
-            offset_bytes: areas.config_offset_bytes,
-            length_bytes: areas.config_length_bytes,
-        };
-        match &mut inner.config {
-            // The label last: with it the pool is there, and whole.
-            None => {
-                let pool = PoolRecord {
-                    uuid: pool_uuid,
-                    next_lun: 0,
-                    handover: false,
-                };
-                let config = ConfigStore::create(pool, record, replica).await?;
-                label::write(&device, &label).await?;
-                inner.config = Some(config);
+        let pool = config.pool.uuid;
+        inner.joining.insert(name.to_owned());
+        drop(inner);
+        // The label first: once the configuration counts on this device, it must be found again.
+        let prepared = prepare(&joining, claim, Some(pool)).await;
+        let mut inner = self.inner.lock().await;
+        inner.joining.remove(name);
+        prepared?;
+        self.settle(&mut inner).await?;
+        let added = match inner.config.as_mut() {
+            Some(config) if config.config().pool.uuid == pool => {
+                let change = Change::Device(joining.record.clone());
+                let added = config.add_replica(joining.replica(), vec![change]).await;
+                added.map_err(|error| (error.into(), config.is_unsettled()))
             }
-            // The label first: once the configuration counts on this device, it must be found again.
-            Some(config) => {
-                label::write(&device, &label).await?;
-                if let Err(error) = config
-                    .add_replica(replica, vec![Change::Device(record)])
-                    .await
-                {
-                    if !config.is_unsettled() {
-                        label::erase(&device).await?;
-                    }
-                    return Err(error.into());
-                }
+            // It was exported, or its last device removed.
+            _ => Err((PoolError::NoDevice, false)),
+        };
+        if let Err((error, unsettled)) = added {
+            if !unsettled {
+                label::erase(&joining.device).await?;
             }
+            return Err(error);
         }
-        inner.devices.insert(uuid, device);
-        inner.space.forget();
-        info(&inner, uuid).ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })
+        self.joined(&mut inner, joining)
     }
 
-    /// Removes a device that no volume uses and erases its label. The last device takes the pool with it.
+    /// Makes a pool with its first device.
+    async fn first_device(
+        &self,
+        inner: &mut Inner<D>,
+        joining: Joining<D>,
+        claim: Claim,
+    ) -> Result<DeviceInfo, PoolError> {
+        if joining.record.role == DeviceRole::Witness {
+            return Err(PoolError::NoDevice);
+        }
+        prepare(&joining, claim, None).await?;
+        let pool = PoolRecord {
+            uuid: fresh_uuid(),
+            next_lun: 0,
+            handover: false,
+        };
+        let label = joining.label(pool.uuid);
+        let config = ConfigStore::create(pool, joining.record.clone(), joining.replica()).await?;
+        // The label last: with it the pool is there, and whole.
+        label::write(&joining.device, &label).await?;
+        inner.config = Some(config);
+        self.joined(inner, joining)
+    }
+
+    fn joined(&self, inner: &mut Inner<D>, joining: Joining<D>) -> Result<DeviceInfo, PoolError> {
+        let name = joining.record.name.clone();
+        inner.devices.insert(joining.record.uuid, joining.device);
+        inner.space.forget();
+        info(inner, joining.record.uuid).ok_or(PoolError::NoSuchDevice { name })
+    }
+
+    /// Removes a device that no volume uses and erases its label. The last data device takes the pool with it. A device
+    /// that is dead or away can be removed too.
     ///
     /// # Errors
     /// [`PoolError::DeviceInUse`] says by what.
     pub async fn device_remove(&self, name: &str) -> Result<(), PoolError> {
-        let mut inner = self.inner.lock().await;
-        self.settle(&mut inner).await?;
-        let inner = &mut *inner;
+        let mut guard = self.inner.lock().await;
+        self.settle(&mut guard).await?;
+        let inner = &mut *guard;
         let no_such = || PoolError::NoSuchDevice { name: name.into() };
         let store = inner.config.as_mut().ok_or_else(no_such)?;
         let config = store.config();
@@ -115,11 +193,11 @@ impl<D: BlockDevice> Pool<D> {
             .find(|device| device.name == name)
             .map(|device| device.uuid)
             .ok_or_else(no_such)?;
-        let users = users(config, uuid);
-        if !users.is_empty() {
+        let uses = uses(config, uuid);
+        if !uses.is_empty() {
             return Err(PoolError::DeviceInUse {
                 name: name.into(),
-                volumes: users.join(", "),
+                volumes: uses.join(", "),
             });
         }
         if inner.space.is_held_on(uuid) {
@@ -128,16 +206,29 @@ impl<D: BlockDevice> Pool<D> {
                 volumes: "volumes that are being made, grown, moved or deleted".into(),
             });
         }
-        if config.devices.len() > 1 {
+        let rest = config.devices.values().filter(|other| other.uuid != uuid);
+        let erased: Vec<Uuid> = if rest.clone().any(|other| other.role == DeviceRole::Data) {
             store
                 .remove_replica(uuid, vec![Change::Remove(uuid)])
                 .await?;
+            vec![uuid]
         } else {
+            // The pool ends; a witness alone is none.
+            let all = config.devices.keys().copied().collect();
             inner.config = None;
-        }
+            all
+        };
         inner.space.forget();
-        if let Some(device) = inner.devices.remove(&uuid) {
-            label::erase(&device).await?;
+        let erased: Vec<Arc<Device<D>>> = erased
+            .iter()
+            .filter_map(|uuid| inner.devices.remove(uuid))
+            .collect();
+        drop(guard);
+        for device in erased {
+            // One that is dead keeps its label: it is outvoted, and left out wherever it comes up again.
+            if let Err(error) = in_time(&device, "erase", label::erase(&device)).await {
+                tracing::warn!(device = device.name(), %error, "the label of a removed device stays");
+            }
         }
         Ok(())
     }
@@ -171,36 +262,54 @@ impl<D: BlockDevice> Pool<D> {
     }
 }
 
-/// Refuses a device that carries anything: data, another pool's label, a label of this pool that is in use.
-async fn check_unclaimed<D: BlockDevice>(
-    device: &Device<D>,
-    config: Option<&Config>,
+/// Makes a device ready: what is to be erased is gone; with a pool, it has its label.
+async fn prepare<D: BlockDevice>(
+    joining: &Joining<D>,
+    claim: Claim,
+    pool: Option<Uuid>,
 ) -> Result<(), PoolError> {
-    let path = device.path().to_owned();
-    match label::read(device).await {
-        Err(LabelError::Empty) => Ok(()),
-        Err(source) => Err(PoolError::Label { path, source }),
-        Ok(label) => match config {
-            Some(config) if config.pool.uuid == label.pool => {
-                match config.devices.get(&label.device) {
-                    Some(record) => Err(PoolError::AlreadyMember {
-                        path,
-                        name: record.name.clone(),
-                    }),
-                    // An addition that was interrupted, or a removal.
-                    None => Ok(()),
-                }
-            }
-            _ => Err(PoolError::OtherPool {
-                path,
-                pool: label.pool,
-                name: label.name,
-            }),
-        },
+    if claim == Claim::Erase {
+        erase(&joining.device).await?;
     }
+    if let Some(pool) = pool {
+        let label = joining.label(pool);
+        let writing = label::write(&joining.device, &label);
+        in_time(&joining.device, "write", writing).await?;
+    }
+    Ok(())
 }
 
-fn info<D: BlockDevice>(inner: &Inner<D>, uuid: Uuid) -> Option<DeviceInfo> {
+/// What a device is in use by: each volume, and what of it is there.
+fn uses(config: &Config, device: Uuid) -> Vec<String> {
+    let mut uses: Vec<String> = config
+        .volumes
+        .values()
+        .filter_map(|volume| {
+            let columns = volume.plexes.iter().flat_map(|plex| &plex.columns);
+            let data = columns.flat_map(|column| &column.extents);
+            let mut what = Vec::new();
+            if data.clone().any(|extent| extent.device == device) {
+                what.push("data");
+            }
+            if volume.plexes.iter().any(|plex| plex.log.device == device) {
+                what.push("log");
+            }
+            if volume.keys.iter().any(|keys| keys.extent.device == device) {
+                what.push("keys");
+            }
+            (!what.is_empty()).then(|| format!("{} ({})", volume.name, what.join(", ")))
+        })
+        .collect();
+    uses.sort();
+    let more = uses.len().saturating_sub(8);
+    if more > 0 {
+        uses.truncate(8);
+        uses.push(format!("{more} more"));
+    }
+    uses
+}
+
+pub(super) fn info<D: BlockDevice>(inner: &Inner<D>, uuid: Uuid) -> Option<DeviceInfo> {
     let store = inner.config.as_ref()?;
     let config = store.config();
     let record = config.devices.get(&uuid)?;

@@ -4,23 +4,28 @@
 //! commit (zeroes under a new volume, its private region, a label) is made and durable first; what follows from it
 //! (space given back, a label erased) comes after and may be lost by a crash without harm.
 
+mod claim;
 mod create;
 mod delete;
 mod devices;
 mod error;
 mod grow;
+mod import;
 pub mod jobs;
 pub mod keep;
 mod model;
 mod open;
 mod placement;
 mod recover;
+mod signature;
 mod space;
 mod table;
+mod verdict;
 mod volumes;
+mod witness;
 mod zeroing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -38,8 +43,10 @@ pub use model::{
     LayoutRequest, MAX_COLUMNS, PoolInfo,
 };
 pub use recover::{KeysCopy, KeysInspection, KeysReplicaStatus, KeysVersion};
+pub use signature::{Ends, PROBE_BYTES, recognise};
 use space::Space;
 use table::LunTable;
+pub use witness::WITNESS_BYTES;
 
 /// A pool, open. Shared by everyone; changes are serialized inside. A change that has begun must be run to its end.
 pub struct Pool<D> {
@@ -48,6 +55,18 @@ pub struct Pool<D> {
     /// By LUN.
     volumes: ArcSwap<LunTable<Volume<D>>>,
     keeper: keep::Keeper,
+}
+
+impl<D> Default for Inner<D> {
+    fn default() -> Self {
+        Inner {
+            config: None,
+            devices: BTreeMap::new(),
+            space: Space::default(),
+            making: BTreeMap::new(),
+            joining: BTreeSet::new(),
+        }
+    }
 }
 
 struct Inner<D> {
@@ -59,6 +78,8 @@ struct Inner<D> {
     space: Space,
     /// Names and LUNs of volumes that are being created.
     making: BTreeMap<String, u16>,
+    /// Names of devices that are being added.
+    joining: BTreeSet<String>,
 }
 
 impl<D: BlockDevice> Inner<D> {
@@ -140,6 +161,40 @@ impl<D: BlockDevice> Pool<D> {
             .find(|volume| volume.record().name == name)
             .cloned()
             .ok_or_else(|| PoolError::NoSuchVolume { name: name.into() })
+    }
+
+    /// What `pool show` tells; `None` when there is no pool.
+    pub async fn info(&self) -> Option<PoolInfo> {
+        let inner = self.inner.lock().await;
+        let store = inner.config.as_ref()?;
+        let config = store.config();
+        let free = inner.space.free_bytes(config).unwrap_or_default();
+        let data = config
+            .devices
+            .values()
+            .filter(|device| device.role == DeviceRole::Data);
+        let mut missing: Vec<String> = config
+            .devices
+            .values()
+            .filter(|device| !inner.devices.contains_key(&device.uuid))
+            .map(|device| device.name.clone())
+            .collect();
+        missing.sort();
+        Some(PoolInfo {
+            uuid: config.pool.uuid,
+            devices: config.devices.len(),
+            missing,
+            volumes: config.volumes.len(),
+            capacity_bytes: data.clone().map(|device| device.data_length_bytes).sum(),
+            free_bytes: data
+                .filter_map(|device| free.get(&device.uuid))
+                .map(|free| free.all)
+                .sum(),
+            config_current: store.current_on().len(),
+            config_members: store.health().len(),
+            config_sequence: store.sequence(),
+            handover: config.pool.handover,
+        })
     }
 
     /// Identity of the pool, when it has a device.

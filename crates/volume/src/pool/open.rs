@@ -1,13 +1,15 @@
 //! Opening a pool from its devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_lock::Mutex;
 use uuid::Uuid;
 
+use super::claim::PATIENCE;
 use super::table::LunTable;
+use super::verdict::{Offer, Says, Standing, pool_of, standings, unusable};
 use super::{DeviceSource, Inner, Pool, PoolError};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Config, ConfigStore, VolumeRecord};
@@ -41,78 +43,95 @@ impl<D: BlockDevice> Pool<D> {
     pub async fn open(devices: Vec<DeviceSource<D>>, boot_id: Uuid) -> Result<Pool<D>, PoolError> {
         let pool = Pool {
             boot_id,
-            inner: Mutex::new(Inner {
-                config: None,
-                devices: BTreeMap::new(),
-                space: super::space::Space::default(),
-                making: BTreeMap::new(),
-            }),
+            inner: Mutex::new(Inner::default()),
             volumes: ArcSwap::default(),
             keeper: super::keep::Keeper::default(),
         };
-        if devices.is_empty() {
-            return Ok(pool);
+        if !devices.is_empty() {
+            pool.import(devices).await?;
         }
-        let (labelled, unusable) = read_labels(devices).await?;
-        let Some(first) = labelled.first() else {
-            return Err(PoolError::NoPool {
-                reasons: unusable.join("; "),
-            });
-        };
-        let pool_uuid = first.label.pool;
+        Ok(pool)
+    }
+
+    /// Brings the pool that lives on `devices` up in `inner`, which is empty. Nothing is changed there on an error.
+    pub(super) async fn assemble(
+        &self,
+        inner: &mut Inner<D>,
+        devices: Vec<DeviceSource<D>>,
+    ) -> Result<(), PoolError> {
+        let read = devices.into_iter().map(|source| boxed(read_label(source)));
+        let (offers, labelled): (Vec<Offer>, Vec<Option<Labelled<D>>>) =
+            join_all(read).await.into_iter().unzip();
+        let labelled: Vec<Labelled<D>> = labelled.into_iter().flatten().collect();
+        let pool = pool_of(&offers)?;
         let replicas = labelled.iter().map(config_replica).collect();
-        let mut config = ConfigStore::open(pool_uuid, replicas, false)
-            .await
-            .map_err(|source| PoolError::NotOpened {
-                devices: labelled
-                    .iter()
-                    .map(|labelled| labelled.device.path().to_owned())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                source,
-                missing: if unusable.is_empty() {
-                    String::new()
-                } else {
-                    format!("; not used: {}", unusable.join("; "))
-                },
-            })?;
+        let opened = ConfigStore::open(pool, replicas, false).await;
+        let mut config = opened.map_err(|source| PoolError::NotOpened {
+            devices: labelled
+                .iter()
+                .map(|labelled| labelled.device.path())
+                .collect::<Vec<_>>()
+                .join(", "),
+            source,
+            missing: match unusable(&offers) {
+                none if none.is_empty() => String::new(),
+                unusable => format!("; not used: {}", unusable.join("; ")),
+            },
+        })?;
         check(config.config())?;
-        let mut inner = pool.inner.lock().await;
+        let standings = standings(config.config(), &offers, &config.current_on())?;
+        let mut handles = BTreeMap::new();
         let mut moved = Vec::new();
         for Labelled { label, device } in labelled {
             let Some(record) = config.config().devices.get(&label.device) else {
                 tracing::warn!(path = device.path(), "not in the configuration; left out");
                 continue;
             };
-            if record.data_offset_bytes != label.areas.data_offset_bytes
-                || record.data_length_bytes != label.areas.data_length_bytes
-            {
-                return Err(PoolError::Inconsistent {
-                    problem: format!(
-                        "the label of {} and the configuration disagree about its areas",
-                        device.path()
-                    ),
-                });
-            }
             if record.path != device.path() {
                 let mut record = record.clone();
-                record.path = device.path().to_owned();
+                record.path = device.path();
                 moved.push(Change::Device(record));
             }
-            inner.devices.insert(label.device, device);
+            if let Some(reason) = &record.failed {
+                device.fail(reason.clone());
+            }
+            handles.insert(label.device, device);
+        }
+        for (device, standing) in standings {
+            if standing != Standing::Current {
+                let name = config
+                    .config()
+                    .devices
+                    .get(&device)
+                    .map(|record| &record.name);
+                tracing::warn!(device = name, ?standing, "a device of the pool");
+            }
         }
         if !moved.is_empty() {
             config.commit(moved).await?;
         }
-        let opened = open_volumes(&inner.devices, config.config(), boot_id).await?;
-        pool.update_volumes(|volumes| {
-            for volume in opened {
-                volumes.insert(volume.lun(), volume);
+        let handover = config.config().pool.handover;
+        let restart = if handover {
+            Restart::Handover
+        } else {
+            Restart::PowerOn
+        };
+        let volumes = open_volumes(&handles, config.config(), self.boot_id, restart).await?;
+        if handover {
+            // Every private region has this boot's identity now: from here on a reboot is one again.
+            let mut record = config.config().pool.clone();
+            record.handover = false;
+            config.commit(vec![Change::Pool(record)]).await?;
+        }
+        inner.devices = handles;
+        inner.config = Some(config);
+        inner.space.forget();
+        self.update_volumes(|table| {
+            for volume in volumes {
+                table.insert(volume.lun(), volume);
             }
         });
-        inner.config = Some(config);
-        drop(inner);
-        Ok(pool)
+        Ok(())
     }
 
     /// After a commit whose outcome was not known: opens the configuration again and makes the volumes follow it.
@@ -140,10 +159,14 @@ impl<D: BlockDevice> Pool<D> {
                 }
             }
         }
+        let uuids: BTreeSet<Uuid> = known.values().map(|volume| volume.uuid()).collect();
         for record in config.config().volumes.values() {
-            if known.values().all(|volume| volume.uuid() != record.uuid) {
+            if !uuids.contains(&record.uuid) {
                 let map = Arc::new(map_of(record)?);
-                let volume = open_volume(&inner.devices, record.clone(), map, self.boot_id).await;
+                let boot_id = self.boot_id;
+                let restart = Restart::PowerOn;
+                let volume =
+                    open_volume(&inner.devices, record.clone(), map, boot_id, restart).await;
                 known.insert(record.lun, Arc::new(volume));
             }
         }
@@ -158,42 +181,52 @@ impl<D: BlockDevice> Pool<D> {
     }
 }
 
-/// Reads the labels of all devices; those without a usable one come back as reasons.
-async fn read_labels<D: BlockDevice>(
-    sources: Vec<DeviceSource<D>>,
-) -> Result<(Vec<Labelled<D>>, Vec<String>), PoolError> {
-    let mut labelled: Vec<Labelled<D>> = Vec::new();
-    let mut unusable = Vec::new();
-    for DeviceSource { path, device } in sources {
-        let unnamed = Device::new(Uuid::nil(), path.clone(), path.clone(), device.clone());
+/// What happened to the machine since the private regions were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    /// It may have been rebooted: their boot identity tells.
+    PowerOn,
+    /// The pool was exported in order, perhaps elsewhere: no power was lost.
+    Handover,
+}
+
+/// What a device says about itself.
+async fn read_label<D: BlockDevice>(source: DeviceSource<D>) -> (Offer, Option<Labelled<D>>) {
+    let DeviceSource { path, device } = source;
+    let unnamed = Device::new(Uuid::nil(), path.clone(), path.clone(), device.clone());
+    let reading = async {
         // What an earlier process wrote and did not flush must not be believed before it is durable.
-        if let Err(error) = unnamed.flush().await {
-            unusable.push(format!("{path}: {error}"));
-            continue;
+        unnamed.flush().await?;
+        label::read(&unnamed).await
+    };
+    let label = match unnamed.within(PATIENCE, reading).await {
+        Some(Ok(label)) => label,
+        Some(Err(error)) => {
+            let says = Err(error.to_string());
+            return (Offer { path, says }, None);
         }
-        match label::read(&unnamed).await {
-            Ok(label) => {
-                if let Some(twin) = labelled.iter().find(|l| l.label.device == label.device) {
-                    return Err(PoolError::Duplicate {
-                        first: twin.device.path().to_owned(),
-                        second: path,
-                    });
-                }
-                if let Some(other) = labelled.iter().find(|l| l.label.pool != label.pool) {
-                    return Err(PoolError::MixedPools {
-                        first: other.device.path().to_owned(),
-                        first_pool: other.label.pool,
-                        second: path,
-                        second_pool: label.pool,
-                    });
-                }
-                let device = Arc::new(Device::new(label.device, label.name.clone(), path, device));
-                labelled.push(Labelled { label, device });
-            }
-            Err(error) => unusable.push(format!("{path}: {error}")),
+        None => {
+            let says = Err("it does not answer".into());
+            return (Offer { path, says }, None);
         }
-    }
-    Ok((labelled, unusable))
+    };
+    let says = Says {
+        pool: label.pool,
+        device: label.device,
+        areas: label.areas,
+    };
+    let device = Device::new(label.device, label.name.clone(), path.clone(), device);
+    let labelled = Labelled {
+        label,
+        device: Arc::new(device),
+    };
+    (
+        Offer {
+            path,
+            says: Ok(says),
+        },
+        Some(labelled),
+    )
 }
 
 fn config_replica<D>(labelled: &Labelled<D>) -> Replica<D> {
@@ -239,6 +272,7 @@ async fn open_volumes<D: BlockDevice>(
     devices: &BTreeMap<Uuid, Arc<Device<D>>>,
     config: &Config,
     boot_id: Uuid,
+    restart: Restart,
 ) -> Result<Vec<Arc<Volume<D>>>, PoolError> {
     let records: Vec<(&VolumeRecord, Arc<Map>)> = config
         .volumes
@@ -253,6 +287,7 @@ async fn open_volumes<D: BlockDevice>(
                 (*record).clone(),
                 map.clone(),
                 boot_id,
+                restart,
             ))
         }))
         .await;
@@ -274,13 +309,18 @@ pub(super) async fn open_volume<D: BlockDevice>(
     record: VolumeRecord,
     map: Arc<Map>,
     boot_id: Uuid,
+    restart: Restart,
 ) -> Volume<D> {
     let layout = match layout_of(devices, &record, Map::clone(&map)) {
         Ok(layout) => layout,
         Err(fault) => return Volume::faulted(record, map, fault),
     };
     let replicas = keys_replicas(devices, &record, &map);
-    let opened = PrivateRegion::open(record.uuid, replicas, boot_id, record.persist).await;
+    let (uuid, persist) = (record.uuid, record.persist);
+    let opened = match restart {
+        Restart::PowerOn => PrivateRegion::open(uuid, replicas, boot_id, persist).await,
+        Restart::Handover => PrivateRegion::take_over(uuid, replicas, boot_id, persist).await,
+    };
     let private_region = match opened {
         Ok(private_region) => private_region,
         Err(error) => return Volume::faulted(record, map, error.to_string()),

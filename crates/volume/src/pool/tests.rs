@@ -205,7 +205,7 @@ fn refusals_say_what_to_do() {
             ),
             (add("d0", 3), "already a device named d0"),
             (add("d2", 2), "needs at least 16777216"),
-            (add("d2", 3), "data that is not ringfence's"),
+            (add("d2", 3), "data of an unknown kind"),
             (add("d2", 1), "is device d1 of this pool already"),
             (add("d2", 4), "belongs to pool"),
             (

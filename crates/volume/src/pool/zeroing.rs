@@ -60,23 +60,16 @@ async fn zero_on<D: BlockDevice>(
     device: &Device<D>,
     extents: &[Extent],
 ) -> Result<(), VolumeError> {
-    let hung = |operation| VolumeError::Device {
-        device: device.name().to_owned(),
-        operation,
-        source: std::io::ErrorKind::TimedOut.into(),
-    };
     let incarnation = device.incarnation();
     for extent in extents {
         let mut done = 0;
         while done < extent.length_bytes {
             let length = PIECE_BYTES.min(extent.length_bytes - done);
             let work = device.write_zeroes(extent.offset_bytes + done, length, true);
-            let ended = device.within(PATIENCE, work).await;
-            ended.unwrap_or_else(|| Err(hung("write zeroes")))?;
+            device.in_time(PATIENCE, "write zeroes", work).await??;
             done += length;
         }
     }
     let flush = device.flush_since(incarnation);
-    let ended = device.within(PATIENCE, flush).await;
-    ended.unwrap_or_else(|| Err(hung("flush")))
+    device.in_time(PATIENCE, "flush", flush).await?
 }

@@ -190,6 +190,32 @@ impl<D: BlockDevice> PrivateRegion<D> {
         self.inner.lock().await.retired
     }
 
+    /// As [`PrivateRegion::open`] after a pool was exported in order, perhaps on another machine: no power was lost, so
+    /// that registrations made without APTPL stay. They get this boot's identity, durably: the next reboot is one again.
+    ///
+    /// # Errors
+    /// [`PrivateRegionError`]: the volume must not be served then.
+    pub async fn take_over(
+        volume: Uuid,
+        replicas: Vec<Replica<D>>,
+        boot_id: Uuid,
+        persist: Persist,
+    ) -> Result<PrivateRegion<D>, PrivateRegionError> {
+        let store = PageStore::open(identity(volume), replicas.clone(), false).await?;
+        let inner = load(volume, store, replicas).await?;
+        let region = PrivateRegion {
+            volume,
+            boot_id,
+            persist,
+            inner: Mutex::new(inner),
+        };
+        let mut inner = region.inner.lock().await;
+        let state = inner.table.state().clone();
+        region.commit_locked(&mut inner, &state).await?;
+        drop(inner);
+        Ok(region)
+    }
+
     async fn power_on_after_reboot(&self) -> Result<(), PrivateRegionError> {
         let mut inner = self.lock().await?;
         let record = commit_record::CommitRecord::decode(inner.store.record())
