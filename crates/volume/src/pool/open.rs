@@ -183,7 +183,7 @@ impl<D: BlockDevice> Pool<D> {
 
 /// What happened to the machine since the private regions were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Restart {
+pub(super) enum Restart {
     /// It may have been rebooted: their boot identity tells.
     PowerOn,
     /// The pool was exported in order, perhaps elsewhere: no power was lost.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reservation::State;
 use uuid::Uuid;
 
-use super::open::{keys_replicas, map_of, open_volume};
+use super::open::{Restart, keys_replicas, map_of, open_volume};
 use super::placement::keys_goal;
 use super::space::Reserved;
 use super::zeroing::zero;
@@ -261,7 +261,9 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<Arc<Volume<D>>, PoolError> {
         let map = Arc::new(map_of(&record)?);
         let lun = record.lun;
-        let opened = Arc::new(open_volume(&inner.devices, record, map, self.boot_id).await);
+        let opened = Arc::new(
+            open_volume(&inner.devices, record, map, self.boot_id, Restart::PowerOn).await,
+        );
         self.update_volumes(|volumes| volumes.insert(lun, opened.clone()));
         Ok(opened)
     }
