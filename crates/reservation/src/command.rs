@@ -157,4 +157,8 @@ pub enum Event {
     /// The private region came up with less than was acknowledged, and an operator accepted that (SPC-4
     /// 5.13.5.3.2). What survived stays; the logical unit answers DATA PROTECT until it is replaced.
     InformationLost,
+    /// An operator ended the lost condition, for initiators that do not know REPLACE LOST RESERVATION: what survived goes
+    /// as with CLEAR. To them it was an unrecoverable loss, which takes an operator to end (SPC-4 5.13.5.3.1 b,
+    /// 5.13.5.3.2). Without a loss it does nothing.
+    LossAccepted,
 }

@@ -73,7 +73,7 @@ impl Narrowed {
 pub enum Cause {
     /// The nexus asked for it itself: RELEASE, or a registration with the key zero, or UNREG.
     Own,
-    /// CLEAR.
+    /// CLEAR, or an operator who ended the lost condition.
     Clear,
     /// PREEMPT or PREEMPT AND ABORT.
     Preempt,
@@ -135,7 +135,7 @@ pub enum Fact {
     PersistThroughPowerLoss(bool),
     /// The loss of persistent reservation information was recorded.
     InformationLost,
-    /// REPLACE LOST RESERVATION ended the lost condition.
+    /// REPLACE LOST RESERVATION, or an operator, ended the lost condition.
     LostReplaced,
     /// A SCSI-2 reservation began.
     Scsi2Reserved(Nexus),

@@ -129,6 +129,7 @@ pub fn apply(before: &LuReservations, event: &Event) -> Step {
                 transition.unregister(everyone, Cause::PowerOn);
             }
         }
+        Event::LossAccepted => reserve::accept_loss(&mut transition),
         Event::InformationLost => {
             drop_scsi2(&mut transition);
             transition.after.persistent.lost = true;

@@ -33,6 +33,6 @@ pub use gate::Grant;
 pub use response::{Failure, Outcome, Response};
 pub use runtime::{Event, EventKind, EventSink, LocalFuture, NoEvents, Runtime};
 pub use session::{DetachReason, NexusSession};
-pub use target::{AddError, AttachError, Target, TargetConfig};
+pub use target::{AddError, AttachError, EndLostError, Target, TargetConfig};
 pub use task::{Request, Task};
 pub use unit::LogicalUnit;

@@ -48,6 +48,23 @@ pub enum AddError {
     TooLarge(u16),
 }
 
+/// Why the condition of lost information was not ended.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum EndLostError {
+    /// No logical unit has the number.
+    #[error("no logical unit has LUN {0}")]
+    NoSuchUnit(u16),
+    /// Nothing was lost.
+    #[error("no reservation information was lost")]
+    NotLost,
+    /// It is not ready, and why.
+    #[error("the logical unit is not ready: {0}")]
+    NotReady(String),
+    /// The private region could not be written; nothing has changed.
+    #[error("the private region could not be written; nothing has changed")]
+    NotPersisted,
+}
+
 /// Why a nexus cannot come up.
 #[derive(Error)]
 pub enum AttachError<D: BlockDevice> {
@@ -168,6 +185,19 @@ impl<D: BlockDevice> Target<D> {
         if let Some(unit) = self.logical_unit(lun) {
             unit.recover().await;
         }
+    }
+
+    /// An operator ends the condition that persistent reservation information was lost (SPC-4 5.13.5.3), for initiators
+    /// that do not know REPLACE LOST RESERVATION: all registrations and the reservation go, and who was registered is
+    /// told RESERVATIONS PREEMPTED.
+    ///
+    /// # Errors
+    /// [`EndLostError`].
+    pub async fn end_lost_information(&self, lun: u16) -> Result<(), EndLostError> {
+        let unit = self
+            .logical_unit(lun)
+            .ok_or(EndLostError::NoSuchUnit(lun))?;
+        unit.end_lost_information().await
     }
 
     /// The logical unit with this number.

@@ -68,6 +68,11 @@ pub(super) fn clear(
 ) -> Result<(), Reject> {
     transition.authenticate(sender, out.reservation_key)?;
     refuse_spec_i_pt(out)?;
+    clear_all(transition);
+    Ok(())
+}
+
+fn clear_all(transition: &mut Transition<'_>) {
     transition.attention_to_registrants(UnitAttention::ReservationsPreempted);
     transition.end_reservation(Cause::Clear);
     let everyone: Vec<_> = transition
@@ -79,7 +84,15 @@ pub(super) fn clear(
         .collect();
     transition.unregister(everyone, Cause::Clear);
     transition.count_generation();
-    Ok(())
+}
+
+/// An operator ends the lost condition: as CLEAR.
+pub(super) fn accept_loss(transition: &mut Transition<'_>) {
+    if transition.before.persistent.lost {
+        clear_all(transition);
+        transition.after.persistent.lost = false;
+        transition.facts.push(Fact::LostReplaced);
+    }
 }
 
 /// REPLACE LOST RESERVATION: everything that is left makes way for one registrant that holds the reservation. Nothing

@@ -369,6 +369,31 @@ fn losing_information_shuts_everyone_out_until_it_is_replaced() {
     assert_eq!(replaced.generation, 0);
 }
 
+/// docs/decisions/0005: guests that know only REGISTER need an operator to end the condition.
+#[test]
+fn an_operator_ends_the_lost_condition_as_clear_does() {
+    let lu = registered(3);
+    let nothing = apply(&lu, &Event::LossAccepted);
+    assert_eq!(
+        (nothing.state, nothing.effects),
+        (lu.clone(), Effects::default())
+    );
+    let lost = apply(&lu, &Event::InformationLost).state;
+    let ended = apply(&lost, &Event::LossAccepted);
+    let state = &ended.state.persistent;
+    assert!(!state.lost && state.registrants.is_empty() && state.reservation.is_none());
+    assert_eq!(state.generation, lu.persistent.generation.wrapping_add(1));
+    assert!(ended.effects.persist && ended.effects.narrowed.is_empty());
+    let told: Vec<_> = ended
+        .effects
+        .unit_attentions
+        .iter()
+        .map(|(_, what)| *what)
+        .collect();
+    assert_eq!(told, [UnitAttention::ReservationsPreempted; 3]);
+    run(ended.state, &nexus(0, 1), &register(5, |_| {}));
+}
+
 /// docs/decisions/0004: with ALL_TG_PT the other ports of the initiator are registered, changed and unregistered with
 /// the one that the command came through.
 #[test]

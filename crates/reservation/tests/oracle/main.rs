@@ -75,6 +75,7 @@ fn random_campaign() {
                 "7/44/01",
                 "CONFLICT",
                 "GOOD",
+                "loss accepted",
                 "lost",
                 "nexus loss",
                 "power on",

@@ -549,6 +549,22 @@ impl Naive {
         }
     }
 
+    /// Only when something was lost; then everybody who is registered gets to know it (2Ah/03h).
+    pub fn loss_accepted(&mut self) -> Outcome {
+        let mut out = Outcome::default();
+        if self.lost {
+            self.lost = false;
+            for r in &self.regs {
+                out.attentions.push((r.who, "2A/03"));
+            }
+            out.attentions.sort();
+            self.regs.clear();
+            self.reservation = None;
+            self.prgeneration = self.prgeneration.wrapping_add(1);
+        }
+        out
+    }
+
     pub fn information_lost(&mut self) {
         self.spc2 = None;
         self.lost = true;

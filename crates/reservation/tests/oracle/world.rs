@@ -30,6 +30,7 @@ pub enum Op {
     NexusLoss(Nx),
     PowerOn { persist_always: bool },
     InformationLost,
+    LossAccepted,
 }
 
 /// Both machines, side by side.
@@ -283,19 +284,18 @@ impl World {
                         },
                         "power on",
                     ),
+                    Op::LossAccepted => (Event::LossAccepted, "loss accepted"),
                     _ => (Event::InformationLost, "lost"),
                 };
+                let mut outcome = Default::default();
                 match op {
+                    Op::LossAccepted => outcome = self.naive.loss_accepted(),
                     Op::Reset => self.naive.reset(),
                     Op::NexusLoss(who) => self.naive.nexus_loss(*who),
                     Op::PowerOn { persist_always } => self.naive.power_on(*persist_always),
                     _ => self.naive.information_lost(),
                 }
-                (
-                    Some(machine::apply(&self.lu, &event)),
-                    text.into(),
-                    Default::default(),
-                )
+                (Some(machine::apply(&self.lu, &event)), text.into(), outcome)
             }
         };
         let Some(Step { state, effects }) = step else {
@@ -413,6 +413,7 @@ impl World {
                 };
             }
             3 if random.one_in(4) => return Op::InformationLost,
+            4 if self.naive.lost || random.one_in(8) => return Op::LossAccepted,
             _ => {}
         }
         let sender = self.random_nexus(random);

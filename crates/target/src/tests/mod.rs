@@ -9,6 +9,7 @@ mod device;
 mod exclusion;
 mod fence;
 mod identity;
+mod lost;
 mod queued;
 mod random;
 mod reserving;

@@ -24,6 +24,7 @@ use super::snapshot::Snapshot;
 use crate::gate::{GateWord, Grant};
 use crate::response::Failure;
 use crate::runtime::EventKind;
+use crate::target::EndLostError;
 use crate::task::Task;
 use crate::task_set::AbortedBy;
 
@@ -228,6 +229,39 @@ impl<D: BlockDevice> LogicalUnit<D> {
             )),
             Err(again) => Err(NotPersisted::Unknown(again.to_string())),
         }
+    }
+
+    /// An operator ends the condition that persistent reservation information was lost: what survived goes as with CLEAR,
+    /// and its registrants are told.
+    pub(crate) async fn end_lost_information(&self) -> Result<(), EndLostError> {
+        let _change = self.change.lock().await;
+        let current = self.access.lock().current.clone();
+        if current.unreadable || self.is_removed() {
+            let reason = self.failure().unwrap_or_else(|| "it is not served".into());
+            return Err(EndLostError::NotReady(reason));
+        }
+        if !current.reservations.persistent.lost {
+            return Err(EndLostError::NotLost);
+        }
+        let step = machine::apply(&current.reservations, &reservation::Event::LossAccepted);
+        match self.persist(&current.reservations, &step.state).await {
+            Ok(()) => {}
+            Err(NotPersisted::Unchanged) => return Err(EndLostError::NotPersisted),
+            Err(NotPersisted::Unknown(reason)) => {
+                self.fail_closed(reason.clone()).await;
+                return Err(EndLostError::NotReady(reason));
+            }
+        }
+        let next = Snapshot {
+            reservations: step.state,
+            ..(*current).clone()
+        };
+        self.publish(next, &Consequences::from(&step.effects), None)
+            .await;
+        for fact in step.effects.facts {
+            self.record(None, EventKind::Reservation(fact));
+        }
+        Ok(())
     }
 
     /// Refuses everything that needs reservations until they can be read again.

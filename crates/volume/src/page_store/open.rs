@@ -301,7 +301,8 @@ impl<D: BlockDevice> PageStore<D> {
         settle: bool,
         writing: &[Uuid],
     ) -> Result<PageStore<D>, StoreError> {
-        let (copies, verdict) = read_all(identity, &replicas, OPENING).await?;
+        let patience = if settle { LOOKING } else { OPENING };
+        let (copies, verdict) = read_all(identity, &replicas, patience).await?;
         let reads: Vec<HeaderRead> = copies.iter().map(|(_, copy)| copy.read.clone()).collect();
         let inspection = Inspection { reads, verdict };
         let Verdict::Current { best, settled, .. } = inspection.verdict else {
