@@ -141,11 +141,27 @@ impl Disk {
         }
     }
 
-    /// Makes durable what had completed at `since` (a value of [`Disk::tick`]).
+    /// Makes durable what had completed at `since` (a value of [`Disk::tick`]), and what that was written over: a cache
+    /// that holds the newer data has nothing older to write later.
     pub(super) fn flushed(&mut self, since: u64) {
+        let mut covered: Vec<bool> = self
+            .cached
+            .iter()
+            .map(|cached| cached.completed.is_some_and(|tick| tick <= since))
+            .collect();
+        for index in (0..covered.len()).rev() {
+            if !covered[index] {
+                let range = self.cached[index].change.range();
+                covered[index] = (index + 1..covered.len()).any(|later| {
+                    let newer = self.cached[later].change.range();
+                    covered[later] && newer.start < range.end && range.start < newer.end
+                });
+            }
+        }
         let durable = &mut self.durable;
+        let mut covered = covered.into_iter();
         self.cached.retain(|cached| {
-            let covered = cached.completed.is_some_and(|tick| tick <= since);
+            let covered = covered.next().unwrap_or(false);
             if covered {
                 cached.change.apply(durable);
             }

@@ -1,0 +1,277 @@
+//! One history: lives, looks and crashes.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
+use volume::{DeviceSource, Pool};
+
+use crate::clients::{data_client, keys_client};
+use crate::operator::operator;
+use crate::plan::{Plan, Plant};
+use crate::state::{Counters, Life, Model, boot_id};
+use crate::summary::Summary;
+use crate::verify::{self, Opened, path_of};
+use crate::violation::{trace, violation};
+
+/// A history that went wrong.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// Runs the history that belongs to `seed`.
+///
+/// # Errors
+/// [`Failure`] when something that was promised does not hold.
+pub fn run(seed: u64, plant: Option<Plant>) -> Result<Summary, Failure> {
+    let summary = Rc::new(RefCell::new(Summary::default()));
+    let theirs = summary.clone();
+    catch_unwind(AssertUnwindSafe(move || {
+        History::new(seed, plant, theirs).run()
+    }))
+    .map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Failure {
+            seed,
+            problem: text.unwrap_or_default(),
+        }
+    })?;
+    Ok(summary.take())
+}
+
+struct History {
+    plan: Plan,
+    random: Random,
+    world: SimWorld,
+    model: Model,
+    counters: Rc<Counters>,
+    summary: Rc<RefCell<Summary>>,
+    boot: u64,
+}
+
+impl History {
+    fn new(seed: u64, plant: Option<Plant>, summary: Rc<RefCell<Summary>>) -> History {
+        let plan = Plan::new(seed, plant);
+        let mut random = Random::new(seed);
+        let world = SimWorld::seeded(random.bits());
+        for size in &plan.disks {
+            world.add(*size, plan.alignment_bytes);
+        }
+        History {
+            plan,
+            random,
+            world,
+            model: Model::default(),
+            counters: Rc::default(),
+            summary,
+            boot: 1,
+        }
+    }
+
+    fn run(mut self) {
+        self.summary.borrow_mut().episodes += 1;
+        self.begin();
+        for life in 0..self.plan.lives {
+            let last = life + 1 == self.plan.lives;
+            self.live(last);
+            if last {
+                break;
+            }
+            let stop = if self.random.one_in(3) {
+                Stop::Kill
+            } else {
+                Stop::PowerCut
+            };
+            self.crash(stop);
+        }
+        self.summary.borrow_mut().virtual_seconds += self.world.time().as_secs();
+    }
+
+    /// The first device makes the pool.
+    fn begin(&mut self) {
+        let (world, boot) = (self.world.clone(), self.boot);
+        self.world.run(async {
+            let Ok(pool) = Pool::open(Vec::new(), boot_id(boot)).await else {
+                violation("an empty pool does not open");
+            };
+            let source = DeviceSource {
+                path: path_of(0),
+                device: world.device(0),
+            };
+            if let Err(error) = pool.device_add("d0", source).await {
+                violation(&format!("the first device is refused: {error}"));
+            }
+        });
+        self.model.devices.insert("d0".into(), 0);
+    }
+
+    fn plant(&self) {
+        for disk in 0..self.world.disks() {
+            match self.plan.plant {
+                Some(Plant::LyingFlush) => {
+                    self.world
+                        .inject(disk, Fault::new(Effect::Lose).on(Operations::FLUSHES));
+                }
+                Some(Plant::LostWrite) => {
+                    let fault = Fault::new(Effect::Lose)
+                        .on(Operations::CHANGES)
+                        .range(8 << 20..30 << 20);
+                    self.world.inject(disk, fault.after(40).once());
+                }
+                Some(Plant::MisdirectedWrite) => {
+                    let fault =
+                        Fault::new(Effect::Misdirect(8 << 20..30 << 20)).on(Operations::CHANGES);
+                    self.world
+                        .inject(disk, fault.range(8 << 20..30 << 20).after(40).once());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn live(&mut self, last: bool) {
+        let world = self.world.clone();
+        self.plant();
+        let mut random = self.random.fork();
+        let model = std::mem::take(&mut self.model);
+        let (plan, counters, summary, boot) = (
+            self.plan.clone(),
+            self.counters.clone(),
+            self.summary.clone(),
+            self.boot,
+        );
+        let life = world.run(async {
+            let mut model = model;
+            let Some(opened) = verify::open(&world, &mut model, &counters, &mut random, boot).await
+            else {
+                violation("the pool is gone");
+            };
+            verify::check(&opened.pool, &mut model, &counters).await;
+            verify::check(&opened.pool, &mut model, &counters).await;
+            let Opened { pool, owners } = opened;
+            let life = Rc::new(Life {
+                world: world.clone(),
+                pool,
+                owners,
+                model: RefCell::new(model),
+                random: RefCell::new(random.fork()),
+                plan: plan.clone(),
+                counters: counters.clone(),
+                summary,
+                active: RefCell::default(),
+                quiet: Cell::new(false),
+                poisoned: RefCell::default(),
+            });
+            for _ in 0..plan.clients {
+                drop(spawn(data_client(life.clone())));
+            }
+            drop(spawn(keys_client(life.clone())));
+            drop(spawn(operator(life.clone())));
+            for _ in 0..plan.looks {
+                let longest = if random.one_in(8) { 20_000 } else { 2_000 };
+                let pause = random.below(longest);
+                life.sleep(Duration::from_micros(pause)).await;
+                look(&life, &mut random, boot);
+            }
+            if last {
+                settle(&life).await;
+            }
+            life
+        });
+        judge(&life);
+        self.model = life.model.take();
+        world.observe(|_| {});
+    }
+
+    fn crash(&mut self, stop: Stop) {
+        trace!("crash: {stop:?}");
+        self.summary.borrow_mut().crash_points += 1;
+        self.world = self.world.after(stop, self.random.bits());
+        if stop == Stop::PowerCut {
+            self.boot += 1;
+        }
+        self.model
+            .stopped(stop == Stop::PowerCut, self.counters.tick());
+    }
+}
+
+/// What was found wrong beside the way.
+fn judge(life: &Life) {
+    if let Some(problem) = &life.owners.lock().violation {
+        violation(problem);
+    }
+    let now = life.world.time();
+    for (kind, volume, since) in life.active.borrow().values() {
+        if now - *since > Duration::from_secs(600) && !(*volume != 0 && life.may_fail(*volume)) {
+            violation(&format!(
+                "{kind} of volume {volume} takes {:?} already",
+                now - *since
+            ));
+        }
+    }
+}
+
+/// What would a crash now leave? Opens it, checks it, crashes once more, and checks again.
+fn look(life: &Life, random: &mut Random, boot: u64) {
+    judge(life);
+    {
+        let mut summary = life.summary.borrow_mut();
+        for (kind, ..) in life.active.borrow().values() {
+            *summary.interrupted.entry(kind).or_default() += 1;
+        }
+    }
+    let mut model = life.model.borrow().fork();
+    let mut world = life.world.clone();
+    let mut boot = boot;
+    // The second crash hits what the first one left, sometimes while that is being opened.
+    for crash in 0..2 {
+        let stop = if random.one_in(3) {
+            Stop::Kill
+        } else {
+            Stop::PowerCut
+        };
+        if stop == Stop::PowerCut {
+            boot += 1;
+        }
+        world = world.after(stop, random.bits());
+        trace!("look: {stop:?} ({crash})");
+        model.stopped(stop == Stop::PowerCut, life.counters.tick());
+        life.summary.borrow_mut().crash_points += 1;
+        world.run(async {
+            let opened = verify::open(&world, &mut model, &life.counters, random, boot).await;
+            if let Some(opened) = opened {
+                verify::check(&opened.pool, &mut model, &life.counters).await;
+                if let Some(problem) = &opened.owners.lock().violation {
+                    violation(problem);
+                }
+            }
+        });
+        world.observe(|_| {});
+        if crash == 0 && random.one_in(2) {
+            break;
+        }
+    }
+}
+
+/// Lets everything that is under way end.
+async fn settle(life: &Life) {
+    life.quiet.set(true);
+    for _ in 0..1000 {
+        life.sleep(Duration::from_millis(100)).await;
+        if life.active.borrow().is_empty() {
+            return;
+        }
+    }
+    judge(life);
+    violation(&format!(
+        "operations do not end: {:?}",
+        life.active.borrow()
+    ));
+}

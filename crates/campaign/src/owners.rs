@@ -1,0 +1,179 @@
+//! Promise 4 at the disks: what a client wrote lands where its volume says, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+use volume::config::{Extent, Plex, PlexLayout};
+use volume::sim::{Landing, SimDevice, SimWorld};
+use volume::{Pool, VolumeRecord};
+
+use crate::content::{self, Sector};
+use crate::volume_model::SECTOR;
+
+/// First byte after label and configuration on every device, at least.
+const DATA_STARTS_AT: u64 = 5 << 20;
+
+/// Who owns which bytes, as the records say.
+#[derive(Default)]
+pub struct Owners {
+    disks: BTreeMap<Uuid, usize>,
+    /// The records as last seen, and every extent that a volume ever had since the pool was opened.
+    seen: BTreeMap<Uuid, Arc<VolumeRecord>>,
+    past: BTreeMap<u32, Vec<Extent>>,
+    /// What was found wrong.
+    pub violation: Option<String>,
+}
+
+/// The number in the name of a volume (`v12`, `v12r3`).
+pub fn number_of(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix('v')?;
+    digits.split('r').next()?.parse().ok()
+}
+
+/// Where byte `at` of the public region is in `plex` by definition: (device, offset).
+pub fn locate(plex: &Plex, at: u64) -> Option<(Uuid, u64)> {
+    let (column, mut within) = match plex.layout {
+        PlexLayout::Linear => (0, at),
+        PlexLayout::Striped { stripe_unit_bytes } => {
+            let columns = plex.columns.len() as u64;
+            let stripe = at / stripe_unit_bytes;
+            let column = (stripe % columns) as usize;
+            (
+                column,
+                stripe / columns * stripe_unit_bytes + at % stripe_unit_bytes,
+            )
+        }
+    };
+    for extent in &plex.columns.get(column)?.extents {
+        if within < extent.length_bytes {
+            return Some((extent.device, extent.offset_bytes + within));
+        }
+        within -= extent.length_bytes;
+    }
+    None
+}
+
+fn holds(extent: &Extent, device: Uuid, offset_bytes: u64) -> bool {
+    extent.device == device
+        && (extent.offset_bytes..extent.offset_bytes + extent.length_bytes).contains(&offset_bytes)
+}
+
+impl Owners {
+    /// Tells which disk a device is.
+    pub fn device(&mut self, uuid: Uuid, disk: usize) {
+        self.disks.insert(uuid, disk);
+    }
+
+    /// The disk of a device.
+    pub fn disk_of(&self, uuid: Uuid) -> Option<usize> {
+        self.disks.get(&uuid).copied()
+    }
+
+    fn refresh(&mut self, pool: &Pool<SimDevice>) {
+        let mut now = BTreeMap::new();
+        for volume in pool.volumes() {
+            let record = volume.record();
+            let known = self
+                .seen
+                .get(&record.uuid)
+                .is_some_and(|seen| Arc::ptr_eq(seen, &record));
+            if !known && let Some(number) = number_of(&record.name) {
+                let past = self.past.entry(number).or_default();
+                for extent in record.plexes.iter().flat_map(Plex::extents) {
+                    if !past.contains(extent) {
+                        past.push(*extent);
+                    }
+                }
+            }
+            now.insert(record.uuid, record);
+        }
+        self.seen = now;
+    }
+
+    /// Looks at what lands.
+    fn landing(&mut self, pool: &Pool<SimDevice>, landing: Landing<'_>) {
+        let Some(data) = landing.data else { return };
+        let mut fresh = false;
+        for (index, bytes) in data.chunks_exact(SECTOR as usize).enumerate() {
+            if !content::is_tagged(bytes) || self.violation.is_some() {
+                continue;
+            }
+            if !std::mem::replace(&mut fresh, true) {
+                self.refresh(pool);
+            }
+            let at = landing.offset_bytes + index as u64 * SECTOR;
+            let problem = match content::decode(bytes) {
+                Sector::Written { volume, sector, .. } => {
+                    self.judge(landing.disk, at, volume, sector)
+                }
+                Sector::Zero | Sector::Strange => Some("damaged data".to_owned()),
+            };
+            if let Some(problem) = problem {
+                let found = content::decode(bytes);
+                self.violation = Some(format!(
+                    "{found:?} lands at {at} of disk {}: {problem}",
+                    landing.disk
+                ));
+            }
+        }
+    }
+
+    fn judge(&self, disk: usize, at: u64, number: u32, sector: u64) -> Option<String> {
+        let Some(device) = self
+            .disks
+            .iter()
+            .find(|(_, d)| **d == disk)
+            .map(|(uuid, _)| *uuid)
+        else {
+            return Some("the disk is not in the pool".into());
+        };
+        if at < DATA_STARTS_AT {
+            return Some("that is the label or the configuration".into());
+        }
+        for record in self.seen.values() {
+            let own = number_of(&record.name) == Some(number);
+            if record
+                .keys
+                .iter()
+                .any(|keys| holds(&keys.extent, device, at))
+            {
+                return Some(format!("that is the private region of {}", record.name));
+            }
+            for plex in &record.plexes {
+                if !plex.extents().any(|extent| holds(extent, device, at)) {
+                    continue;
+                }
+                if !own {
+                    return Some(format!("that belongs to {}", record.name));
+                }
+                // In an intent, or in its place of one of the plexes (two may share extents).
+                let in_place = |plex: &Plex| {
+                    holds(&plex.log, device, at)
+                        || locate(plex, sector * SECTOR) == Some((device, at))
+                };
+                if record.plexes.iter().any(in_place) {
+                    return None;
+                }
+                return Some(format!("in {} it belongs elsewhere", record.name));
+            }
+        }
+        // Nobody's: what was the volume's a moment ago (a plex that was retired, a volume that was deleted).
+        let past = self
+            .past
+            .get(&number)
+            .is_some_and(|past| past.iter().any(|extent| holds(extent, device, at)));
+        (!past).then(|| "that belongs to nobody".into())
+    }
+}
+
+/// Watches everything that lands on the disks of `world` while `pool` lives.
+pub fn watch(world: &SimWorld, pool: &Arc<Pool<SimDevice>>, owners: &Arc<Mutex<Owners>>) {
+    let (pool, owners): (Weak<Pool<SimDevice>>, _) = (Arc::downgrade(pool), owners.clone());
+    world.observe(move |landing| {
+        if let Some(pool) = pool.upgrade() {
+            owners.lock().landing(&pool, landing);
+        }
+    });
+}

@@ -1,0 +1,263 @@
+//! After a restart: is everything there that was promised?
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use volume::block_device::aligned_buffer;
+use volume::sim::{Random, SimDevice, SimWorld};
+use volume::{DeviceSource, Pool, Volume};
+
+use crate::owners::{Owners, number_of, watch};
+use crate::state::{Counters, Model, Pending, boot_id};
+use crate::violation::violation;
+use crate::volume_model::{Identity, SECTOR, SPOT_SECTORS};
+
+/// Where a disk is said to be.
+pub fn path_of(disk: usize) -> String {
+    format!("/disk{disk}")
+}
+
+/// A pool that was opened and found right.
+pub struct Opened {
+    /// The pool.
+    pub pool: Arc<Pool<SimDevice>>,
+    /// Who owns what on its disks.
+    pub owners: Arc<Mutex<Owners>>,
+}
+
+/// Opens the pool as it is on the disks of `world` and makes `model` follow what of the operations under way happened.
+/// Anything that cannot be ends the history. `None` when there is no pool, and may be none.
+pub async fn open(
+    world: &SimWorld,
+    model: &mut Model,
+    counters: &Counters,
+    random: &mut Random,
+    boot: u64,
+) -> Option<Opened> {
+    let mut disks: BTreeSet<usize> = model.devices.values().copied().collect();
+    disks.extend(model.pending.values().filter_map(|pending| match pending {
+        Pending::DeviceAdd(_, disk) => Some(*disk),
+        _ => None,
+    }));
+    let sources = disks
+        .iter()
+        .map(|disk| DeviceSource {
+            path: path_of(*disk),
+            device: world.device(*disk),
+        })
+        .collect();
+    let pool = match Pool::open(sources, boot_id(boot)).await {
+        Ok(pool) => Arc::new(pool),
+        // The very first device was being added.
+        Err(_) if model.devices.is_empty() => return None,
+        Err(_) if may_be_away(model) => return None,
+        Err(error) => violation(&format!("the pool does not open: {error}")),
+    };
+    let owners = Arc::<Mutex<Owners>>::default();
+    watch(world, &pool, &owners);
+    devices(&pool, model, &owners).await;
+    volumes(&pool, model, random);
+    model.pending.clear();
+    model.closing.clear();
+    let now = counters.tick();
+    for volume in model.volumes.values_mut() {
+        volume.opened(now);
+    }
+    Some(Opened { pool, owners })
+}
+
+/// Whether the disk in trouble can take the pool with it.
+fn may_be_away(model: &Model) -> bool {
+    model.trouble.is_some() && model.devices.len() < 3
+}
+
+async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owners>) {
+    let mut found = std::collections::BTreeMap::new();
+    for info in pool.devices().await {
+        let disk = info
+            .path
+            .strip_prefix("/disk")
+            .and_then(|disk| disk.parse().ok());
+        let Some(disk) = disk else {
+            violation(&format!("device {} is at {}", info.name, info.path));
+        };
+        owners.lock().device(info.uuid, disk);
+        found.insert(info.name, disk);
+    }
+    for (name, disk) in &found {
+        let added = model
+            .pending
+            .values()
+            .any(|p| matches!(p, Pending::DeviceAdd(n, d) if n == name && d == disk));
+        if model.devices.get(name) != Some(disk) && !added {
+            violation(&format!("device {name} on disk {disk} was never added"));
+        }
+    }
+    for name in model.devices.keys() {
+        let removed = model
+            .pending
+            .values()
+            .any(|p| matches!(p, Pending::DeviceRemove(n) if n == name));
+        if !found.contains_key(name) && !removed {
+            violation(&format!("device {name} is gone"));
+        }
+    }
+    model.devices = found;
+}
+
+/// Makes the model follow the volumes that are there.
+fn volumes(pool: &Pool<SimDevice>, model: &mut Model, random: &mut Random) {
+    let pending = std::mem::take(&mut model.pending);
+    let mut maybe_gone = BTreeSet::new();
+    let mut grown = std::collections::BTreeMap::new();
+    let mut renamed = std::collections::BTreeMap::new();
+    for pending in pending.into_values() {
+        match pending {
+            Pending::Create(volume) => {
+                maybe_gone.insert(volume.number);
+                model.volumes.insert(volume.number, *volume);
+            }
+            Pending::Delete(number) => {
+                maybe_gone.insert(number);
+            }
+            Pending::Grow(number, size) => {
+                grown.insert(number, size);
+            }
+            Pending::Rename(number, name) => {
+                renamed.insert(number, name);
+            }
+            Pending::DeviceAdd(..) | Pending::DeviceRemove(_) => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    for volume in pool.volumes() {
+        let record = volume.record();
+        let Some(expected) =
+            number_of(&record.name).and_then(|number| model.volumes.get_mut(&number))
+        else {
+            violation(&format!("volume {} is back from the dead", record.name));
+        };
+        let number = expected.number;
+        found.insert(number);
+        let identity = expected
+            .identity
+            .get_or_insert_with(|| Identity::of(&record));
+        if *identity != Identity::of(&record) {
+            violation(&format!(
+                "volume {number} was {identity:?} and is {:?}",
+                Identity::of(&record)
+            ));
+        }
+        if record.size_bytes != expected.size_bytes {
+            if grown.get(&number) != Some(&record.size_bytes) {
+                violation(&format!(
+                    "volume {number} has {} bytes, not {}",
+                    record.size_bytes, expected.size_bytes
+                ));
+            }
+            expected.grow(record.size_bytes, random);
+        }
+        if record.name != expected.name {
+            if renamed.get(&number) != Some(&record.name) {
+                violation(&format!(
+                    "volume {number} is named {}, not {}",
+                    record.name, expected.name
+                ));
+            }
+            expected.name = record.name.clone();
+        }
+    }
+    for number in model.volumes.keys() {
+        if !found.contains(number) && !maybe_gone.contains(number) {
+            violation(&format!("volume {number} is gone"));
+        }
+    }
+    model.volumes.retain(|number, _| found.contains(number));
+}
+
+/// Reads everything: data, atomic writes, keys. What is found is what stays.
+pub async fn check(pool: &Pool<SimDevice>, model: &mut Model, counters: &Counters) {
+    for volume in pool.volumes() {
+        let Some(number) = number_of(&volume.record().name) else {
+            continue;
+        };
+        let tolerant = model
+            .trouble
+            .as_ref()
+            .is_none_or(|trouble| trouble.tolerant.contains(&number));
+        if let Some(fault) = volume.fault() {
+            if tolerant {
+                violation(&format!("volume {number} is not served: {fault}"));
+            }
+            continue;
+        }
+        data(&volume, number, model, counters, tolerant).await;
+        keys(&volume, number, model, tolerant).await;
+    }
+}
+
+async fn data(
+    volume: &Volume<SimDevice>,
+    number: u32,
+    model: &mut Model,
+    counters: &Counters,
+    tolerant: bool,
+) {
+    let Some(expected) = model.volumes.get_mut(&number) else {
+        return;
+    };
+    let firsts: Vec<u64> = expected.spots.iter().map(|spot| spot.first).collect();
+    for first in firsts {
+        let sectors = first..first + SPOT_SECTORS;
+        let allowed = expected.allowed(sectors.clone(), counters.tick());
+        let length = (SPOT_SECTORS * SECTOR) as usize;
+        let (result, buf) = volume.read(first * SECTOR, aligned_buffer(length)).await;
+        if let Err(error) = result {
+            if tolerant {
+                violation(&format!("volume {number} cannot be read: {error}"));
+            }
+            continue;
+        }
+        let torn = expected.atomics.iter().find(|atomic| {
+            let inside = atomic.sectors.clone().filter(|sector| sectors.contains(sector));
+            let written = inside.filter(|sector| {
+                let at = ((sector - first) * SECTOR) as usize;
+                let found = crate::content::decode(&buf[at..at + SECTOR as usize]);
+                matches!(found, crate::content::Sector::Written { write, .. } if write == atomic.write)
+            });
+            let count = written.count() as u64;
+            sectors.contains(&atomic.sectors.start) && count != 0 && count != atomic.sectors.end - atomic.sectors.start
+        });
+        if let Some(atomic) = torn {
+            violation(&format!("volume {number}: {atomic:?} is there in part"));
+        }
+        let (id, now) = (counters.id(), counters.tick());
+        if let Err(problem) = expected.check_read(sectors, &allowed, &buf, id, now) {
+            violation(&problem);
+        }
+    }
+    expected.atomics.clear();
+}
+
+async fn keys(volume: &Volume<SimDevice>, number: u32, model: &mut Model, tolerant: bool) {
+    let Some(expected) = model.volumes.get_mut(&number) else {
+        return;
+    };
+    let found = match volume.private_region() {
+        Ok(region) => region.load().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match found {
+        Ok(found) if expected.keys.allowed().contains(&&found) => {
+            expected.keys.acknowledged = found;
+            expected.keys.in_flight = None;
+        }
+        Ok(found) => violation(&format!(
+            "volume {number}: keys {found:?} where {:?} was acknowledged",
+            expected.keys
+        )),
+        Err(error) if tolerant => violation(&format!("volume {number}: no keys: {error}")),
+        Err(_) => {}
+    }
+}
