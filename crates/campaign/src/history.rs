@@ -9,6 +9,7 @@ use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
 
 use crate::clients::{data_client, keys_client};
+use crate::nemesis::{end_if_healthy, lift, nemesis};
 use crate::operator::operator;
 use crate::plan::{Plan, Plant};
 use crate::state::{Counters, Life, Model, boot_id};
@@ -149,8 +150,12 @@ impl History {
         );
         let life = world.run(async {
             let mut model = model;
-            let Some(opened) = verify::open(&world, &mut model, &counters, &mut random, boot).await
-            else {
+            let mut opened = verify::open(&world, &mut model, &counters, &mut random, boot).await;
+            if let (None, Some(trouble)) = (&opened, &mut model.trouble) {
+                trouble.heal(&world);
+                opened = verify::open(&world, &mut model, &counters, &mut random, boot).await;
+            }
+            let Some(opened) = opened else {
                 violation("the pool is gone");
             };
             verify::check(&opened.pool, &mut model, &counters).await;
@@ -173,12 +178,18 @@ impl History {
                 drop(spawn(data_client(life.clone())));
             }
             drop(spawn(keys_client(life.clone())));
-            drop(spawn(operator(life.clone())));
+            for _ in 0..plan.operators {
+                drop(spawn(operator(life.clone())));
+            }
+            if plan.troubles {
+                drop(spawn(nemesis(life.clone())));
+            }
             for _ in 0..plan.looks {
                 let longest = if random.one_in(8) { 20_000 } else { 2_000 };
                 let pause = random.below(longest);
                 life.sleep(Duration::from_micros(pause)).await;
                 look(&life, &mut random, boot);
+                end_if_healthy(&life).await;
             }
             if last {
                 settle(&life).await;
@@ -198,7 +209,7 @@ impl History {
             self.boot += 1;
         }
         self.model
-            .stopped(stop == Stop::PowerCut, self.counters.tick());
+            .stopped(&self.world, stop == Stop::PowerCut, self.counters.tick());
     }
 }
 
@@ -242,7 +253,7 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
         }
         world = world.after(stop, random.bits());
         trace!("look: {stop:?} ({crash})");
-        model.stopped(stop == Stop::PowerCut, life.counters.tick());
+        model.stopped(&world, stop == Stop::PowerCut, life.counters.tick());
         life.summary.borrow_mut().crash_points += 1;
         world.run(async {
             let opened = verify::open(&world, &mut model, &life.counters, random, boot).await;
@@ -263,6 +274,7 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
 /// Lets everything that is under way end.
 async fn settle(life: &Life) {
     life.quiet.set(true);
+    lift(life);
     for _ in 0..1000 {
         life.sleep(Duration::from_millis(100)).await;
         if life.active.borrow().is_empty() {
@@ -270,6 +282,9 @@ async fn settle(life: &Life) {
         }
     }
     judge(life);
+    if life.model.borrow().trouble.is_some() {
+        return;
+    }
     violation(&format!(
         "operations do not end: {:?}",
         life.active.borrow()

@@ -9,7 +9,9 @@
 
 mod clients;
 pub mod content;
+mod health;
 mod history;
+mod nemesis;
 mod operator;
 pub mod owners;
 pub mod plan;

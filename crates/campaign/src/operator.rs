@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use volume::config::{Access, BlockSize, Persist};
+use volume::pool::{LayoutRequest, PoolErrorKind};
 use volume::sim::Random;
 use volume::{CreateVolume, DeviceSource, PoolError};
 
-use crate::state::{Life, Pending};
+use crate::state::{Life, Model, Pending};
 use crate::verify::path_of;
-use crate::violation::violation;
+use crate::violation::{trace, violation};
 use crate::volume_model::{Identity, VolumeModel};
 
 const MIB: u64 = 1 << 20;
@@ -27,38 +28,41 @@ pub async fn operator(life: Rc<Life>) {
             0..=3 => create(&life).await,
             4 => delete(&life).await,
             5..=7 => grow(&life).await,
-            8 => grant(&life).await,
+            8 if life.one_in(2) => grant(&life).await,
+            8 => rename(&life).await,
             9 | 10 => device_add(&life).await,
             _ => device_remove(&life).await,
         }
     }
 }
 
-/// Whether the operation went well; an error that nothing explains ends the history.
-fn went_well<T>(life: &Life, kind: &'static str, result: Result<T, PoolError>) -> Option<T> {
+/// Whether the operation went well; an error that nothing explains ends the history. `Err(true)` is a refusal, after which
+/// everything is as before; after `Err(false)` nobody knows before the pool is opened again.
+fn went_well<T>(life: &Life, kind: &'static str, result: Result<T, PoolError>) -> Result<T, bool> {
     match result {
         Ok(value) => {
             life.done(kind);
-            Some(value)
+            Ok(value)
         }
         Err(error) => {
-            let refused = matches!(
-                error,
-                PoolError::NoSpace { .. }
-                    | PoolError::DeviceInUse { .. }
-                    | PoolError::NotLarger { .. }
-                    | PoolError::NoSuchVolume { .. }
-                    | PoolError::NoSuchDevice { .. }
-                    | PoolError::NoDevice
-            );
+            let refused = !matches!(error.kind(), PoolErrorKind::Failed);
+            trace!("  {kind} refused: {error}");
             if !refused && life.model.borrow().trouble.is_none() {
                 violation(&format!(
                     "{kind} failed though nothing stands in its way: {error}"
                 ));
             }
             life.refused(kind);
-            None
+            Err(refused)
         }
+    }
+}
+
+/// Takes what was under way off the list, unless nobody knows what became of it.
+fn settled<T>(model: &mut Model, id: u64, result: &Result<T, bool>) -> Option<Pending> {
+    match result {
+        Ok(_) | Err(true) => model.pending.remove(&id),
+        Err(false) => None,
     }
 }
 
@@ -95,7 +99,43 @@ fn request(life: &Life, number: u32) -> CreateVolume {
         } else {
             Persist::Aptpl
         },
-        ..CreateVolume::default()
+        layout: layout(&mut random, names.len()),
+        mirrors: 1,
+    }
+}
+
+fn layout(random: &mut Random, devices: usize) -> LayoutRequest {
+    if devices < 2 || random.one_in(2) {
+        return LayoutRequest::Linear;
+    }
+    LayoutRequest::Striped {
+        columns: random.one_in(2).then_some(2),
+        stripe_unit_bytes: Some(4096 << random.below(6)),
+    }
+}
+
+async fn rename(life: &Life) {
+    let Some(number) = life.pick_idle_volume() else {
+        return;
+    };
+    let Some(name) = life.name_of(number) else {
+        return;
+    };
+    let id = life.counters.id();
+    let new = format!("v{number}r{id}");
+    let _active = life.begin("rename", 0);
+    life.model
+        .borrow_mut()
+        .pending
+        .insert(id, Pending::Rename(number, new.clone()));
+    let result = life.pool.volume_rename(&name, &new).await;
+    let renamed = went_well(life, "rename", result);
+    let mut model = life.model.borrow_mut();
+    settled(&mut model, id, &renamed);
+    if renamed.is_ok()
+        && let Some(volume) = model.volumes.get_mut(&number)
+    {
+        volume.name = new;
     }
 }
 
@@ -116,14 +156,16 @@ async fn create(life: &Life) {
     let result = life.pool.volume_create(request).await;
     let made = went_well(life, "create", result);
     let mut model = life.model.borrow_mut();
-    if let (Some(Pending::Create(mut volume)), Some(made)) = (model.pending.remove(&id), made) {
+    if let Some(Pending::Create(mut volume)) = settled(&mut model, id, &made)
+        && let Ok(made) = made
+    {
         volume.identity = Some(Identity::of(&made.record()));
         model.volumes.insert(number, *volume);
     }
 }
 
 async fn delete(life: &Life) {
-    let Some(number) = life.pick_volume() else {
+    let Some(number) = life.pick_idle_volume() else {
         return;
     };
     let Some(name) = life.name_of(number) else {
@@ -137,18 +179,23 @@ async fn delete(life: &Life) {
         model.pending.insert(id, Pending::Delete(number));
     }
     let result = life.pool.volume_delete(&name).await;
-    let gone = went_well(life, "delete", result).is_some();
+    let gone = went_well(life, "delete", result);
     let mut model = life.model.borrow_mut();
-    if gone {
-        model.pending.remove(&id);
-        model.volumes.remove(&number);
-        model.closing.remove(&number);
+    settled(&mut model, id, &gone);
+    match gone {
+        Ok(()) => {
+            model.volumes.remove(&number);
+            model.closing.remove(&number);
+        }
+        Err(true) => {
+            model.closing.remove(&number);
+        }
+        Err(false) => {}
     }
-    // Else it may be gone or not, until the pool is opened again.
 }
 
 async fn grow(life: &Life) {
-    let Some(number) = life.pick_volume() else {
+    let Some(number) = life.pick_idle_volume() else {
         return;
     };
     let Some((name, size_bytes)) = life
@@ -171,16 +218,22 @@ async fn grow(life: &Life) {
         .pending
         .insert(id, Pending::Grow(number, larger));
     let result = life.pool.volume_grow(&name, larger).await;
-    let grown = went_well(life, "grow", result).is_some();
+    let grown = went_well(life, "grow", result);
     let mut model = life.model.borrow_mut();
-    model.pending.remove(&id);
-    if grown && let Some(volume) = model.volumes.get_mut(&number) {
+    settled(&mut model, id, &grown);
+    if grown.is_ok()
+        && let Some(volume) = model.volumes.get_mut(&number)
+        && volume.size_bytes < larger
+    {
         volume.grow(larger, &mut life.random.borrow_mut());
     }
 }
 
 async fn grant(life: &Life) {
-    let Some(name) = life.pick_volume().and_then(|number| life.name_of(number)) else {
+    let Some(name) = life
+        .pick_idle_volume()
+        .and_then(|number| life.name_of(number))
+    else {
         return;
     };
     let _active = life.begin("grant", 0);
@@ -189,7 +242,7 @@ async fn grant(life: &Life) {
         .pool
         .grant(&name, "iqn.2026-11.test:host1", access)
         .await;
-    went_well(life, "grant", result);
+    let _ = went_well(life, "grant", result);
 }
 
 async fn device_add(life: &Life) {
@@ -213,8 +266,8 @@ async fn device_add(life: &Life) {
     let result = life.pool.device_add(&name, source).await;
     let added = went_well(life, "device add", result);
     let mut model = life.model.borrow_mut();
-    model.pending.remove(&id);
-    if let Some(info) = added {
+    settled(&mut model, id, &added);
+    if let Ok(info) = added {
         life.owners.lock().device(info.uuid, disk);
         model.devices.insert(name, disk);
     }
@@ -222,7 +275,15 @@ async fn device_add(life: &Life) {
 
 async fn device_remove(life: &Life) {
     let names: Vec<String> = life.model.borrow().devices.keys().cloned().collect();
-    if names.len() < 2 {
+    let removing = {
+        let model = life.model.borrow();
+        model
+            .pending
+            .values()
+            .any(|pending| matches!(pending, Pending::DeviceRemove(_)))
+    };
+    // The last one would take the pool with it.
+    if names.len() < 2 || removing {
         return;
     }
     let Some(name) = life.random.borrow_mut().pick(&names).cloned() else {
@@ -235,10 +296,10 @@ async fn device_remove(life: &Life) {
         .pending
         .insert(id, Pending::DeviceRemove(name.clone()));
     let result = life.pool.device_remove(&name).await;
-    let removed = went_well(life, "device remove", result).is_some();
+    let removed = went_well(life, "device remove", result);
     let mut model = life.model.borrow_mut();
-    model.pending.remove(&id);
-    if removed {
+    settled(&mut model, id, &removed);
+    if removed.is_ok() {
         model.devices.remove(&name);
     }
 }

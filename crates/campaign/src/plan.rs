@@ -30,6 +30,10 @@ pub struct Plan {
     pub lives: u64,
     /// Clients that read and write.
     pub clients: u64,
+    /// Operators.
+    pub operators: u64,
+    /// Operators work on the same volume at the same time.
+    pub clashes: bool,
     /// Side looks at what a crash would leave, in each life.
     pub looks: u64,
     /// Volumes at the same time at most.
@@ -50,9 +54,11 @@ impl Plan {
             alignment_bytes: [1, 512, 512, 4096][random.below(4) as usize],
             lives: random.within(2..7),
             clients: random.within(1..6),
+            operators: 1 + random.below(2),
+            clashes: false,
             looks: random.within(10..40),
             volumes: random.within(1..5) as usize,
-            troubles: random.one_in(2),
+            troubles: random.one_in(2) && plant.is_none(),
             plant,
         }
     }

@@ -34,12 +34,45 @@ pub enum Pending {
     DeviceRemove(String),
 }
 
+/// How a disk is ill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ill {
+    /// Everything fails.
+    Dead,
+    /// Everything hangs.
+    Hanging,
+    /// Something goes wrong now and then.
+    Faulty,
+}
+
 /// A disk that is in trouble; one at a time.
+#[derive(Clone)]
 pub struct Trouble {
     /// The disk.
     pub disk: usize,
     /// Volumes that can do without it: nothing of it may reach their clients.
     pub tolerant: BTreeSet<u32>,
+    /// How it is ill.
+    pub ill: Ill,
+    /// It is well again, but what it did is not repaired yet.
+    pub lifted: bool,
+}
+
+impl Trouble {
+    /// The disk is well again.
+    pub fn heal(&mut self, world: &SimWorld) {
+        self.lifted = true;
+        world.resume(self.disk);
+        world.revive(self.disk);
+        world.slow(self.disk, 1);
+    }
+
+    /// The program stopped: a disk that hung does so no more.
+    fn stopped(&mut self, world: &SimWorld) {
+        if self.ill != Ill::Dead {
+            self.heal(world);
+        }
+    }
 }
 
 /// What is true, as far as it can be known.
@@ -73,15 +106,15 @@ impl Model {
                 .iter()
                 .map(|(id, pending)| (*id, pending.fork()))
                 .collect(),
-            trouble: self.trouble.as_ref().map(|trouble| Trouble {
-                disk: trouble.disk,
-                tolerant: trouble.tolerant.clone(),
-            }),
+            trouble: self.trouble.clone(),
         }
     }
 
-    /// The program stopped.
-    pub fn stopped(&mut self, power_cut: bool, now: Moment) {
+    /// The program stopped; `world` is what is left.
+    pub fn stopped(&mut self, world: &SimWorld, power_cut: bool, now: Moment) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.stopped(world);
+        }
         let created = self
             .pending
             .values_mut()
@@ -234,6 +267,20 @@ impl Life {
     /// Its name.
     pub fn name_of(&self, number: u32) -> Option<String> {
         Some(self.model.borrow().volumes.get(&number)?.name.clone())
+    }
+
+    /// A volume that no operator works on, unless this history lets them get into each other's way.
+    pub fn pick_idle_volume(&self) -> Option<u32> {
+        let number = self.pick_volume()?;
+        let model = self.model.borrow();
+        let busy = model.pending.values().any(|pending| match pending {
+            Pending::Create(volume) => volume.number == number,
+            Pending::Delete(busy) | Pending::Grow(busy, _) | Pending::Rename(busy, _) => {
+                *busy == number
+            }
+            Pending::DeviceAdd(..) | Pending::DeviceRemove(_) => false,
+        });
+        (!busy || self.plan.clashes).then_some(number)
     }
 
     /// A volume that clients may use now.

@@ -10,7 +10,7 @@ use volume::{DeviceSource, Pool, Volume};
 
 use crate::owners::{Owners, number_of, watch};
 use crate::state::{Counters, Model, Pending, boot_id};
-use crate::violation::violation;
+use crate::violation::{trace, violation};
 use crate::volume_model::{Identity, SECTOR, SPOT_SECTORS};
 
 /// Where a disk is said to be.
@@ -51,7 +51,10 @@ pub async fn open(
         Ok(pool) => Arc::new(pool),
         // The very first device was being added.
         Err(_) if model.devices.is_empty() => return None,
-        Err(_) if may_be_away(model) => return None,
+        Err(error) if may_be_away(model) => {
+            trace!("the pool does not open: {error}");
+            return None;
+        }
         Err(error) => violation(&format!("the pool does not open: {error}")),
     };
     let owners = Arc::<Mutex<Owners>>::default();
@@ -69,7 +72,11 @@ pub async fn open(
 
 /// Whether the disk in trouble can take the pool with it.
 fn may_be_away(model: &Model) -> bool {
-    model.trouble.is_some() && model.devices.len() < 3
+    model
+        .trouble
+        .as_ref()
+        .is_some_and(|trouble| !trouble.lifted)
+        && model.devices.len() < 3
 }
 
 async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owners>) {
@@ -110,8 +117,8 @@ async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owner
 fn volumes(pool: &Pool<SimDevice>, model: &mut Model, random: &mut Random) {
     let pending = std::mem::take(&mut model.pending);
     let mut maybe_gone = BTreeSet::new();
-    let mut grown = std::collections::BTreeMap::new();
-    let mut renamed = std::collections::BTreeMap::new();
+    let mut grown = BTreeSet::new();
+    let mut renamed = BTreeSet::new();
     for pending in pending.into_values() {
         match pending {
             Pending::Create(volume) => {
@@ -122,10 +129,10 @@ fn volumes(pool: &Pool<SimDevice>, model: &mut Model, random: &mut Random) {
                 maybe_gone.insert(number);
             }
             Pending::Grow(number, size) => {
-                grown.insert(number, size);
+                grown.insert((number, size));
             }
             Pending::Rename(number, name) => {
-                renamed.insert(number, name);
+                renamed.insert((number, name));
             }
             Pending::DeviceAdd(..) | Pending::DeviceRemove(_) => {}
         }
@@ -150,7 +157,7 @@ fn volumes(pool: &Pool<SimDevice>, model: &mut Model, random: &mut Random) {
             ));
         }
         if record.size_bytes != expected.size_bytes {
-            if grown.get(&number) != Some(&record.size_bytes) {
+            if !grown.contains(&(number, record.size_bytes)) {
                 violation(&format!(
                     "volume {number} has {} bytes, not {}",
                     record.size_bytes, expected.size_bytes
@@ -159,7 +166,7 @@ fn volumes(pool: &Pool<SimDevice>, model: &mut Model, random: &mut Random) {
             expected.grow(record.size_bytes, random);
         }
         if record.name != expected.name {
-            if renamed.get(&number) != Some(&record.name) {
+            if !renamed.contains(&(number, record.name.clone())) {
                 violation(&format!(
                     "volume {number} is named {}, not {}",
                     record.name, expected.name
@@ -229,7 +236,9 @@ async fn data(
             let count = written.count() as u64;
             sectors.contains(&atomic.sectors.start) && count != 0 && count != atomic.sectors.end - atomic.sectors.start
         });
-        if let Some(atomic) = torn {
+        if let Some(atomic) = torn
+            && tolerant
+        {
             violation(&format!("volume {number}: {atomic:?} is there in part"));
         }
         let (id, now) = (counters.id(), counters.tick());

@@ -275,6 +275,11 @@ impl SimWorld {
         inner.resume(disk);
     }
 
+    /// Number of operations in flight on a disk that a fault has met.
+    pub fn going_wrong(&self, disk: usize) -> usize {
+        self.inner.lock().going_wrong(disk)
+    }
+
     /// Calls `observer` with every write and zeroing that reaches a disk, where it really lands. It must not call the
     /// world.
     pub fn observe(&self, observer: impl FnMut(Landing<'_>) + Send + 'static) {

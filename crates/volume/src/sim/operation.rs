@@ -324,6 +324,12 @@ impl Inner {
         }
     }
 
+    /// Operations in flight on a disk that a fault has met.
+    pub(super) fn going_wrong(&self, disk: usize) -> usize {
+        let met = |number: &&u64| self.operations[*number].fate != Fate::Done;
+        self.of_disk(disk).iter().filter(met).count()
+    }
+
     /// Changes that were given to a disk and have not landed.
     pub(super) fn under_way(&self, disk: usize) -> impl Iterator<Item = &Change> {
         self.operations.values().filter_map(move |operation| {

@@ -1,0 +1,99 @@
+//! Is everything whole: every device, every plex, every copy of keys and configuration?
+
+use volume::page_store::ReplicaHealth;
+use volume::sim::{SimDevice, SimWorld};
+use volume::{Pool, Volume};
+
+use crate::owners::{Owners, locate};
+
+/// The first thing that is not as it should be, or `None`.
+pub async fn unhealthy(pool: &Pool<SimDevice>) -> Option<String> {
+    for info in pool.devices().await {
+        if !info.present
+            || !info.online
+            || info.failed.is_some()
+            || !info.config_current
+            || info.abandoned > 0
+        {
+            return Some(format!("{info:?}"));
+        }
+    }
+    for volume in pool.volumes() {
+        if let Some(problem) = ill(&volume).await {
+            return Some(format!("volume {}: {problem}", volume.record().name));
+        }
+    }
+    None
+}
+
+async fn ill(volume: &Volume<SimDevice>) -> Option<String> {
+    if let Some(fault) = volume.fault() {
+        return Some(fault);
+    }
+    if let Some(reason) = volume.writes_refused() {
+        return Some(format!("writes are refused: {reason}"));
+    }
+    let record = volume.record();
+    for (position, plex) in record.plexes.iter().enumerate() {
+        if !plex.is_attached() {
+            return Some(format!("plex {position} is detached"));
+        }
+    }
+    if record.job.is_some() {
+        return Some("a job".into());
+    }
+    let region = match volume.private_region() {
+        Ok(region) => region,
+        Err(error) => return Some(error.to_string()),
+    };
+    if let Err(error) = region.load().await {
+        return Some(error.to_string());
+    }
+    let replicas = region.health().await;
+    if let Some(replica) = replicas
+        .iter()
+        .find(|replica| replica.health != ReplicaHealth::Current)
+    {
+        return Some(format!("keys: {replica:?}"));
+    }
+    None
+}
+
+/// Compares all plexes of a volume on the medium, byte by byte; nothing may be in flight.
+///
+/// # Errors
+/// Where they differ.
+#[allow(dead_code)]
+pub fn compare_plexes(
+    world: &SimWorld,
+    volume: &Volume<SimDevice>,
+    owners: &Owners,
+) -> Result<(), String> {
+    const STEP: usize = 4096;
+    let record = volume.record();
+    let images: Vec<_> = (0..world.disks()).map(|disk| world.image(disk)).collect();
+    let mut at = 0;
+    while at < record.size_bytes {
+        let mut first: Option<[u8; STEP]> = None;
+        for (position, plex) in record.plexes.iter().enumerate() {
+            let place = locate(plex, at)
+                .and_then(|(device, offset)| Some((owners.disk_of(device)?, offset)));
+            let Some((disk, offset)) = place else {
+                return Err(format!(
+                    "byte {at} of plex {position} of {} is nowhere",
+                    record.name
+                ));
+            };
+            let mut found = [0; STEP];
+            images[disk].read(offset, &mut found);
+            if *first.get_or_insert(found) != found {
+                return Err(format!(
+                    "plexes 0 and {position} of {} differ in the 4 KiB at {at}",
+                    record.name
+                ));
+            }
+        }
+        at += STEP as u64;
+    }
+    Ok(())
+}

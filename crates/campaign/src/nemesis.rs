@@ -1,0 +1,169 @@
+//! Disks in trouble: one at a time, until everything is whole again.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use volume::VolumeRecord;
+use volume::sim::{Effect, Fault, Operations};
+
+use crate::health::unhealthy;
+use crate::state::{Ill, Life, Trouble};
+use crate::violation::trace;
+
+/// Brings trouble, and takes it away again, for ever.
+pub async fn nemesis(life: Rc<Life>) {
+    loop {
+        let pause = life.below(40_000);
+        life.sleep(Duration::from_micros(pause)).await;
+        let trouble = life
+            .model
+            .borrow()
+            .trouble
+            .as_ref()
+            .map(|trouble| trouble.lifted);
+        match trouble {
+            _ if life.quiet.get() => {}
+            None if life.one_in(2) => begin(&life).await,
+            Some(false) => {
+                // Long enough, sometimes, for everybody to lose patience.
+                if life.one_in(3) {
+                    let patience = life.below(30);
+                    life.sleep(Duration::from_secs(patience)).await;
+                }
+                lift(&life);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether everything in it is there without the device.
+fn does_without(record: &VolumeRecord, device: uuid::Uuid) -> bool {
+    let plex = record
+        .plexes
+        .iter()
+        .any(|plex| plex.is_attached() && !plex.is_on(device));
+    let away = record
+        .keys
+        .iter()
+        .filter(|keys| keys.extent.device == device)
+        .count();
+    plex && away * 2 < record.keys.len()
+}
+
+async fn begin(life: &Life) {
+    // Only where nothing else is wrong: what two troubles together may do is another question.
+    if unhealthy(&life.pool).await.is_some() {
+        return;
+    }
+    let devices = life.pool.devices().await;
+    let Some(info) = life.random.borrow_mut().pick(&devices).cloned() else {
+        return;
+    };
+    let Some(disk) = life.owners.lock().disk_of(info.uuid) else {
+        return;
+    };
+    // Without a majority of the configuration no plex can be detached.
+    let quorum = devices.len() >= 3;
+    let tolerant: BTreeSet<u32> = life
+        .pool
+        .volumes()
+        .iter()
+        .map(|volume| volume.record())
+        .filter(|record| quorum && does_without(record, info.uuid))
+        .filter_map(|record| crate::owners::number_of(&record.name))
+        .collect();
+    let half = life.world.device(disk);
+    let middle = volume::block_device::BlockDevice::size_bytes(&*half) / 2;
+    let (kind, ill, fault) = match life.below(9) {
+        0 => ("dies", Ill::Dead, None),
+        1 => ("hangs", Ill::Hanging, None),
+        2 => {
+            let moment = Duration::from_millis(1 + life.below(20_000));
+            (
+                "hangs for a time",
+                Ill::Faulty,
+                Some(Fault::new(Effect::Hang(Some(moment))).times(1 + life.below(3))),
+            )
+        }
+        3 => (
+            "write errors",
+            Ill::Faulty,
+            Some(
+                Fault::new(Effect::Error)
+                    .on(Operations::CHANGES)
+                    .range(0..middle),
+            ),
+        ),
+        4 => (
+            "read errors",
+            Ill::Faulty,
+            Some(
+                Fault::new(Effect::Error)
+                    .on(Operations::READS)
+                    .range(0..middle),
+            ),
+        ),
+        5 => (
+            "write error",
+            Ill::Faulty,
+            Some(
+                Fault::new(Effect::ErrorInPart)
+                    .on(Operations::CHANGES)
+                    .once(),
+            ),
+        ),
+        6 => (
+            "flush error",
+            Ill::Faulty,
+            Some(Fault::new(Effect::Error).on(Operations::FLUSHES).once()),
+        ),
+        7 => (
+            "read error",
+            Ill::Faulty,
+            Some(Fault::new(Effect::Error).on(Operations::READS).once()),
+        ),
+        _ => ("slow", Ill::Faulty, None),
+    };
+    trace!(
+        "{:?} disk {disk}: {kind}; {tolerant:?} do without it",
+        life.world.time()
+    );
+    *life.summary.borrow_mut().faults.entry(kind).or_default() += 1;
+    life.model.borrow_mut().trouble = Some(Trouble {
+        disk,
+        tolerant,
+        ill,
+        lifted: false,
+    });
+    match (ill, fault) {
+        (Ill::Dead, _) => life.world.die(disk),
+        (Ill::Hanging, _) => life.world.hang(disk),
+        (_, Some(fault)) => life.world.inject(disk, fault),
+        (_, None) => life.world.slow(disk, 300),
+    }
+}
+
+/// The disk is well again; what it did remains to be repaired.
+pub fn lift(life: &Life) {
+    let mut model = life.model.borrow_mut();
+    if let Some(trouble) = &mut model.trouble {
+        trace!(
+            "{:?} disk {} is well again",
+            life.world.time(),
+            trouble.disk
+        );
+        trouble.heal(&life.world);
+    }
+}
+
+/// Ends the trouble when everything is whole again.
+pub async fn end_if_healthy(life: &Life) {
+    let over = |trouble: &Trouble| trouble.lifted && life.world.going_wrong(trouble.disk) == 0;
+    let lifted = life.model.borrow().trouble.as_ref().is_some_and(over);
+    if lifted && unhealthy(&life.pool).await.is_none() {
+        trace!("{:?} everything is whole again", life.world.time());
+        life.model.borrow_mut().trouble = None;
+    }
+}
