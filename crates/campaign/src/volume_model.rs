@@ -88,16 +88,12 @@ impl Keys {
 
     /// What is left after the machine lost power (SPC-4 5.13.11.2.1).
     fn power_on(&mut self, persist_always: bool) {
-        let on = |state: &State| {
-            apply(
-                &LuReservations::from(state.clone()),
-                &Event::PowerOn { persist_always },
-            )
-            .state
-            .persistent
-        };
-        self.acknowledged = on(&self.acknowledged);
-        self.in_flight = self.in_flight.as_ref().map(on);
+        for state in std::iter::once(&mut self.acknowledged).chain(&mut self.in_flight) {
+            let before = LuReservations::from(std::mem::take(state));
+            *state = apply(&before, &Event::PowerOn { persist_always })
+                .state
+                .persistent;
+        }
     }
 }
 
