@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::context::Context;
-use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu};
+use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu, storage};
 use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
@@ -119,6 +119,12 @@ const STEPS: &[Step] = &[
         about: "kill -9 at random moments while nexuses register, reserve and preempt",
         real_clients: true,
         run: kill9::run,
+    },
+    Step {
+        name: "kill9-moves",
+        about: "kill -9 while a volume migrates, resyncs and grows under load",
+        real_clients: true,
+        run: storage::kill9::run,
     },
     Step {
         name: "guests",

@@ -7,4 +7,5 @@ pub mod hostile;
 pub mod kill9;
 pub mod libiscsi;
 pub mod qemu;
+pub mod storage;
 pub mod wire;

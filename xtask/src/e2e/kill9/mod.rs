@@ -1,15 +1,16 @@
 //! kill -9 of the daemon at random moments while nexuses register, reserve and preempt: after each restart the state
 //! is the last acknowledged one, or the one that the command in flight was about to make.
 
-mod model;
+pub mod model;
+pub mod nexuses;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use self::model::{Command, Model, NEXUSES, Outcome};
+use self::model::Model;
+use self::nexuses::{Field, Killed};
 use crate::context::Context;
-use crate::e2e::wire::{Identity, Session};
 use crate::random::Random;
 use crate::targets::Target;
 use crate::targets::loopback_portals;
@@ -32,24 +33,20 @@ pub fn run(context: &Context) -> Result<String> {
     let mut acknowledged = Model::default();
     let (mut commands, mut in_flight_won) = (0, 0);
     for round in 0..ROUNDS {
-        let killed = traffic(&mut target, lun, &mut acknowledged, &mut random)
+        let killed = kill_during_traffic(&mut target, lun, &mut acknowledged, &mut random)
             .with_context(|| format!("round {round} of seed {}", context.seed))?;
         commands += killed.acknowledged;
         target.start()?;
-        let found = read_state(&target).with_context(|| format!("round {round}"))?;
-        if found == acknowledged {
-            continue;
-        }
-        ensure!(
-            Some(&found) == killed.possible.as_ref(),
-            "round {round} of seed {}: acknowledged {acknowledged:?}\nin flight {:?}\nwould give {:?}\nfound {found:?}\n{}",
-            context.seed,
-            killed.in_flight,
-            killed.possible,
-            target.log_tail()
-        );
-        in_flight_won += 1;
-        acknowledged = found;
+        let found =
+            nexuses::read_state(&target, "keys").with_context(|| format!("round {round}"))?;
+        let done = killed.settle(&mut acknowledged, found).with_context(|| {
+            format!(
+                "round {round} of seed {}\n{}",
+                context.seed,
+                target.log_tail()
+            )
+        })?;
+        in_flight_won += u32::from(done);
     }
     ensure!(
         commands > u64::from(ROUNDS),
@@ -60,127 +57,32 @@ pub fn run(context: &Context) -> Result<String> {
     ))
 }
 
-/// How a round ended.
-#[derive(Debug, Default)]
-struct Killed {
-    /// Commands answered before.
-    acknowledged: u64,
-    /// The command without an answer.
-    in_flight: Option<Command>,
-    /// The state that it leads to.
-    possible: Option<Model>,
-}
-
-/// Random commands from random nexuses, one after the other, until the daemon is killed under them.
-fn traffic(
+/// The nexuses at work until the daemon is killed under them.
+fn kill_during_traffic(
     target: &mut Ringfence,
     lun: u16,
     model: &mut Model,
     random: &mut Random,
 ) -> Result<Killed> {
-    let mut sessions = (0..NEXUSES)
-        .map(|nexus| {
-            let mut session = Session::login(target.portals()[0], &identity(nexus), target.name())?;
-            session.clear_attentions(lun)?;
-            Ok(session)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let field = Field {
+        portal: target.portals()[0],
+        target: target.name().into(),
+        lun,
+        reserve: true,
+    };
+    let mut sessions = nexuses::log_in(&field)?;
     let micros = random.below(usize::try_from(KILL_WITHIN.as_micros())?) as u64;
-    let kill_at = Instant::now() + Duration::from_micros(micros);
     let pid =
         rustix::process::Pid::from_raw(target.pid().context("a running daemon")?.cast_signed())
             .context("a pid")?;
+    let kill_at = Instant::now() + Duration::from_micros(micros);
     let killer = std::thread::spawn(move || {
         std::thread::sleep(kill_at.saturating_duration_since(Instant::now()));
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)
     });
-    let mut killed = Killed::default();
-    loop {
-        let command = Command::random(random, model);
-        let session = &mut sessions[command.nexus];
-        let (after, expected) = model.step(&command);
-        // Unit attentions of what the others did before come first; they do not execute the command.
-        let answer = loop {
-            let answer = session.command(lun, &command.cdb(), &command.parameters(), 0);
-            match &answer {
-                Ok(reply) if reply.status == 2 && reply.sense_codes().0 == 6 => {}
-                _ => break answer,
-            }
-        };
-        let Ok(reply) = answer else {
-            killed.in_flight = Some(command);
-            killed.possible = Some(after);
-            break;
-        };
-        let seen = match (reply.status, reply.sense_codes().0) {
-            (0, _) => Outcome::Good,
-            (0x18, _) => Outcome::Conflict,
-            (2, 5) => Outcome::IllegalRequest,
-            other => bail!("{command:?} ends with {other:?}"),
-        };
-        ensure!(
-            seen == expected,
-            "{command:?} in {model:?} ends with {seen:?} instead of {expected:?}"
-        );
-        *model = after;
-        killed.acknowledged += 1;
-    }
+    let killed = nexuses::traffic(&mut sessions, &field, model, random, &|| false);
     killer.join().ok().context("the killing thread")??;
     // Reaps the process.
     target.kill()?;
-    Ok(killed)
-}
-
-fn identity(nexus: usize) -> Identity {
-    // Nexuses 0 and 1 are one initiator with two ISIDs.
-    Identity {
-        initiator: format!("iqn.2026-11.com.example:host{}", nexus / 2),
-        isid: [0x80, 0, 0, 0, 0, u8::try_from(nexus % 2).unwrap_or(0)],
-    }
-}
-
-/// What `ringfence keys --json` reads back from the private region.
-fn read_state(target: &Ringfence) -> Result<Model> {
-    let keys = target.cli_json(&["keys", "keys"])?;
-    let mut model = Model {
-        generation: u32::try_from(keys["generation"].as_u64().context("generation")?)?,
-        ..Model::default()
-    };
-    let key = |text: &serde_json::Value| -> Result<u64> {
-        let text = text
-            .as_str()
-            .and_then(|text| text.strip_prefix("0x"))
-            .context("a key in hexadecimal")?;
-        Ok(u64::from_str_radix(text, 16)?)
-    };
-    let mut holders = Vec::new();
-    for registration in keys["registrations"].as_array().context("registrations")? {
-        let nexus = (0..NEXUSES)
-            .find(|nexus| {
-                let identity = identity(*nexus);
-                let isid: String = identity
-                    .isid
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect();
-                registration["initiator"] == identity.initiator.as_str()
-                    && registration["isid"] == format!("0x{isid}")
-            })
-            .with_context(|| format!("a registration of nobody: {registration}"))?;
-        model.keys[nexus] = key(&registration["key"])?;
-        if registration["holder"] == true {
-            holders.push(nexus);
-        }
-    }
-    if !keys["reservation"].is_null() {
-        let kind = model::kind_of(keys["reservation"]["type"].as_str().context("a type")?)?;
-        let holder = if kind >= 7 {
-            None
-        } else {
-            holders.first().copied()
-        };
-        ensure!(kind >= 7 || holders.len() == 1, "one holder: {keys}");
-        model.reservation = Some((kind, holder));
-    }
-    Ok(model)
+    killed
 }

@@ -112,6 +112,11 @@ impl Command {
         }
     }
 
+    /// Whether it asks for a reservation.
+    pub fn reserves(&self) -> bool {
+        self.action == RESERVE
+    }
+
     /// The ten bytes of the CDB.
     pub fn cdb(&self) -> [u8; 10] {
         [0x5f, self.action, self.kind, 0, 0, 0, 0, 0, 24, 0]
