@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use crate::process::{command, run, run_within};
+use crate::targets::layout::Layout;
 use crate::targets::ringfence::Ringfence;
 use crate::targets::tgt::Tgt;
 use crate::targets::{Target, TargetKind, loopback_portals};
@@ -62,12 +63,17 @@ impl Context {
         Ok(path)
     }
 
-    /// A running target on the loopback interface that keeps its files in `folder`.
+    /// A running target on the loopback interface that keeps its files in `folder`, with volumes of this layout.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start_target(&self, folder: &Path, portals: usize) -> Result<Box<dyn Target>> {
-        self.start_target_on(folder, portals, None)
+    pub fn start_target(
+        &self,
+        folder: &Path,
+        portals: usize,
+        layout: Layout,
+    ) -> Result<Box<dyn Target>> {
+        self.start_target_on(folder, portals, layout, None)
     }
 
     /// The same, with an I/O engine for ringfence that is not its own choice.
@@ -78,6 +84,7 @@ impl Context {
         &self,
         folder: &Path,
         portals: usize,
+        layout: Layout,
         io: Option<&'static str>,
     ) -> Result<Box<dyn Target>> {
         let portals = loopback_portals(portals)?;
@@ -85,6 +92,7 @@ impl Context {
             TargetKind::Ringfence => Box::new(
                 Ringfence::new(self.ringfence()?, folder, portals)?
                     .with_sanitize_rate(SANITIZE_RATE)
+                    .with_layout(layout)
                     .with_io(io),
             ),
             TargetKind::Tgt => Box::new(Tgt::new(folder, portals)?),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::context::Context;
 use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu, storage};
@@ -10,6 +10,7 @@ use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
 use crate::targets::TargetKind;
+use crate::targets::layout::Layout;
 
 const CARGO_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -103,28 +104,66 @@ const STEPS: &[Step] = &[
         run: |context| libiscsi::run(context, 4096),
     },
     Step {
+        name: "libiscsi-layouts",
+        about: "the same on striped and mirrored volumes",
+        real_clients: true,
+        run: libiscsi::run_layouts,
+    },
+    Step {
         name: "qemu",
         about: "qemu-img and qemu-io over iscsi://",
         real_clients: true,
-        run: qemu::run_scenario,
+        run: |context| qemu::run_scenario(context, Layout::Linear),
     },
     Step {
         name: "hostile",
         about: "hostile input at the portal beside an honest session",
         real_clients: true,
-        run: hostile::run,
+        run: |context| hostile::run(context, Layout::Linear),
     },
     Step {
         name: "kill9",
         about: "kill -9 at random moments while nexuses register, reserve and preempt",
         real_clients: true,
-        run: kill9::run,
+        run: |context| kill9::run(context, Layout::Linear, 200),
+    },
+    Step {
+        name: "layouts",
+        about: "qemu, hostile and kill9 on striped mirrors",
+        real_clients: true,
+        run: |context| {
+            let layout = Layout::StripedMirror;
+            let words = [
+                qemu::run_scenario(context, layout).context("qemu")?,
+                hostile::run(context, layout).context("hostile")?,
+                kill9::run(context, layout, 60).context("kill9")?,
+            ];
+            Ok(words.join("; "))
+        },
     },
     Step {
         name: "kill9-moves",
         about: "kill -9 while a volume migrates, resyncs and grows under load",
         real_clients: true,
         run: storage::kill9::run,
+    },
+    Step {
+        name: "failing",
+        about: "devices that fail, hang and become read-only under load",
+        real_clients: true,
+        run: storage::failing::run,
+    },
+    Step {
+        name: "operations",
+        about: "every operation on devices and layouts with an initiator attached",
+        real_clients: true,
+        run: storage::operations::run,
+    },
+    Step {
+        name: "elsewhere",
+        about: "a pool that moves to another daemon, whole and with a device missing",
+        real_clients: true,
+        run: storage::elsewhere::run,
     },
     Step {
         name: "guests",

@@ -13,6 +13,7 @@ use crate::e2e::wire::{Identity, Pdu, Session, connect, login_request, opcode, r
 use crate::process::wait_for;
 use crate::random::Random;
 use crate::targets::Target;
+use crate::targets::layout::Layout;
 use crate::targets::loopback_portals;
 use crate::targets::ringfence::Ringfence;
 
@@ -67,9 +68,10 @@ const ATTACKS: &[Attack] = &[
 ///
 /// # Errors
 /// When the daemon ends or leaks, refuses an honest login, or the honest session sees an error.
-pub fn run(context: &Context) -> Result<String> {
-    let folder = context.folder("hostile")?;
-    let mut target = Ringfence::new(context.ringfence()?, &folder, loopback_portals(1)?)?;
+pub fn run(context: &Context, layout: Layout) -> Result<String> {
+    let folder = context.folder(&format!("hostile-{}", layout.name()))?;
+    let mut target =
+        Ringfence::new(context.ringfence()?, &folder, loopback_portals(1)?)?.with_layout(layout);
     target.start()?;
     let honest_lun = target.create_volume("honest", 16, 512)?;
     let lun = target.create_volume("attacked", 16, 512)?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::context::Context;
 use crate::process::{command, finish, tail};
 use crate::targets::Target;
+use crate::targets::layout::Layout;
 
 const LIMIT: Duration = Duration::from_secs(600);
 const SIZE_MIB: u32 = 128;
@@ -36,10 +37,47 @@ struct Report {
 /// # Errors
 /// When a test fails, or skips without being in the list.
 pub fn run(context: &Context, block_size_bytes: u32) -> Result<String> {
-    let folder = context.folder(&format!("libiscsi-{block_size_bytes}"))?;
+    conformance(context, Layout::Linear, block_size_bytes)
+}
+
+/// The suite on every layout that is not linear, side by side: most of the time it sleeps.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_layouts(context: &Context) -> Result<String> {
+    const LAYOUTS: [(Layout, u32); 3] = [
+        (Layout::Striped, 512),
+        (Layout::Mirrored, 4096),
+        (Layout::StripedMirror, 512),
+    ];
+    context.ringfence()?;
+    let mut results = Vec::new();
+    std::thread::scope(|scope| {
+        let runs = LAYOUTS.map(|(layout, block_size_bytes)| {
+            scope.spawn(move || {
+                conformance(context, layout, block_size_bytes).with_context(|| layout.name())
+            })
+        });
+        for run in runs {
+            results.push(match run.join() {
+                Ok(result) => result,
+                Err(_) => Err(anyhow::anyhow!("the thread of a run panicked")),
+            });
+        }
+    });
+    let words: Vec<String> = LAYOUTS
+        .iter()
+        .zip(results)
+        .map(|((layout, _), result)| Ok(format!("{}: {}", layout.name(), result?)))
+        .collect::<Result<_>>()?;
+    Ok(words.join("; "))
+}
+
+fn conformance(context: &Context, layout: Layout, block_size_bytes: u32) -> Result<String> {
+    let folder = context.folder(&format!("libiscsi-{}-{block_size_bytes}", layout.name()))?;
     // The run with large blocks is also the one of the fall-back where io_uring is forbidden.
     let io = (block_size_bytes == 4096).then_some("epoll");
-    let mut target = context.start_target_on(&folder, 2, io)?;
+    let mut target = context.start_target_on(&folder, 2, layout, io)?;
     let lun = target.create_volume("suite", SIZE_MIB, block_size_bytes)?;
     let report = run_suite(target.as_ref(), lun, &folder);
     target.check_running()?;

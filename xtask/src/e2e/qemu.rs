@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::context::Context;
 use crate::process::{command, finish, run};
+use crate::targets::layout::Layout;
 
 const SIZE_MIB: u32 = 64;
 
@@ -14,9 +15,9 @@ const SIZE_MIB: u32 = 64;
 ///
 /// # Errors
 /// When a command fails or data differ.
-pub fn run_scenario(context: &Context) -> Result<String> {
-    let folder = context.folder("qemu")?;
-    let mut target = context.start_target(&folder, 1)?;
+pub fn run_scenario(context: &Context, layout: Layout) -> Result<String> {
+    let folder = context.folder(&format!("qemu-{}", layout.name()))?;
+    let mut target = context.start_target(&folder, 1, layout)?;
     let raw = target.create_volume("raw", SIZE_MIB, 512)?;
     let raw = target.url(0, raw);
     let copy = target.create_volume("copy", SIZE_MIB, 512)?;

@@ -1,5 +1,6 @@
 //! The iSCSI targets that the harness can drive: ringfence, and Debian's tgt to compare with.
 
+pub mod layout;
 pub mod ringfence;
 pub mod tgt;
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::process::{Background, Finished, command, finish, succeeds, wait_for};
 use crate::targets::Target;
+use crate::targets::layout::Layout;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const CLI_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ pub struct Ringfence {
     chap_file: Option<PathBuf>,
     sanitize_rate: Option<&'static str>,
     io: Option<&'static str>,
+    layout: Layout,
     process: Option<Background>,
 }
 
@@ -44,6 +46,7 @@ impl Ringfence {
             chap_file: None,
             sanitize_rate: None,
             io: None,
+            layout: Layout::Linear,
             process: None,
         })
     }
@@ -114,6 +117,13 @@ impl Ringfence {
     #[must_use]
     pub fn with_io(mut self, io: Option<&'static str>) -> Self {
         self.io = io;
+        self
+    }
+
+    /// Lays out the volumes of [`Target::create_volume`] in this way.
+    #[must_use]
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
         self
     }
 
@@ -221,22 +231,28 @@ impl Target for Ringfence {
     }
 
     fn create_volume(&mut self, name: &str, size_mib: u32, block_size_bytes: u32) -> Result<u16> {
-        let device = format!("dev-{name}");
-        // Room for label, configuration and private region beside the volume.
-        self.add_device(&device, &format!("{}M", size_mib + 64))?;
+        let devices: Vec<String> = (0..self.layout.devices())
+            .map(|index| format!("dev-{name}-{index}"))
+            .collect();
+        for device in &devices {
+            // Room for label, configuration, logs and private region beside the volume.
+            self.add_device(device, &format!("{}M", size_mib + 64))?;
+        }
         let size = format!("{size_mib}M");
         let block_size = block_size_bytes.to_string();
-        let created = self.cli_json(&[
+        let on = devices.join(",");
+        let create = [
             "volume",
             "create",
             name,
             "--size",
             &size,
             "--on",
-            &device,
+            &on,
             "--block-size",
             &block_size,
-        ])?;
+        ];
+        let created = self.cli_json(&[&create, self.layout.options()].concat())?;
         self.cli_ok(&["grant", name, "*", "rw"])?;
         created["lun"]
             .as_u64()

@@ -13,26 +13,27 @@ use self::nexuses::{Field, Killed};
 use crate::context::Context;
 use crate::random::Random;
 use crate::targets::Target;
+use crate::targets::layout::Layout;
 use crate::targets::loopback_portals;
 use crate::targets::ringfence::Ringfence;
 
-const ROUNDS: u32 = 200;
 /// The kill comes at a random moment of this time after the first command.
 const KILL_WITHIN: Duration = Duration::from_millis(40);
 
-/// 200 rounds on one volume, whose state goes on from round to round.
+/// So many rounds on one volume of this layout, whose state goes on from round to round.
 ///
 /// # Errors
 /// When a restart finds another state, or a command is answered otherwise than SPC-4 says.
-pub fn run(context: &Context) -> Result<String> {
+pub fn run(context: &Context, layout: Layout, rounds: u32) -> Result<String> {
     let mut random = Random::new(context.seed);
-    let folder = context.folder("kill9")?;
-    let mut target = Ringfence::new(context.ringfence()?, &folder, loopback_portals(1)?)?;
+    let folder = context.folder(&format!("kill9-{}", layout.name()))?;
+    let mut target =
+        Ringfence::new(context.ringfence()?, &folder, loopback_portals(1)?)?.with_layout(layout);
     target.start()?;
     let lun = target.create_volume("keys", 16, 512)?;
     let mut acknowledged = Model::default();
     let (mut commands, mut in_flight_won) = (0, 0);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let killed = kill_during_traffic(&mut target, lun, &mut acknowledged, &mut random)
             .with_context(|| format!("round {round} of seed {}", context.seed))?;
         commands += killed.acknowledged;
@@ -49,11 +50,11 @@ pub fn run(context: &Context) -> Result<String> {
         in_flight_won += u32::from(done);
     }
     ensure!(
-        commands > u64::from(ROUNDS),
-        "only {commands} commands in {ROUNDS} rounds show nothing"
+        commands > u64::from(rounds),
+        "only {commands} commands in {rounds} rounds show nothing"
     );
     Ok(format!(
-        "{ROUNDS} rounds, {commands} commands acknowledged, {in_flight_won} times the one in flight had been done"
+        "{rounds} rounds, {commands} commands acknowledged, {in_flight_won} times the one in flight had been done"
     ))
 }
 

@@ -2,8 +2,6 @@
 //! each restart the data are what a client may expect, the keys are the acknowledged ones, and the job goes on by itself.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -12,9 +10,10 @@ use serde_json::Value;
 use super::client::{Client, Ended, Running};
 use super::lab::{Lab, is_good};
 use super::loops::LoopDevice;
+use super::registrars::Registrars;
 use crate::context::Context;
 use crate::e2e::kill9::model::Model;
-use crate::e2e::kill9::nexuses::{self, Field, Killed};
+use crate::e2e::kill9::nexuses;
 use crate::random::Random;
 use crate::targets::Target;
 
@@ -124,14 +123,14 @@ fn one_round(
     let before = lab.volume(VOLUME)?;
     let next = choose(&before, random);
     let load = client.take().context("a client")?.spawn();
-    let registrars = Registrars::start(lab, lun, model.clone(), random.next())?;
+    let registrars = Registrars::start(lab, lun, model, random.next())?;
     let mover = start_move(lab, next.as_ref());
     std::thread::sleep(Duration::from_millis(random.below(KILL_WITHIN_MS) as u64));
     let running = lab
         .volume(VOLUME)
         .is_ok_and(|volume| !volume["job"].is_null());
     count.jobs_interrupted += u32::from(running);
-    registrars.killed.store(true, Ordering::SeqCst);
+    registrars.expect_the_end();
     let alive = !load.has_ended();
     lab.daemon.kill()?;
     let (mut survivor, ended) = load.join()?;
@@ -320,48 +319,4 @@ fn start_move(lab: &Lab, next: Option<&Move>) -> std::thread::JoinHandle<Result<
             code => bail!("ringfence {shown} exited with {code}:\n{}", finished.text()),
         }
     })
-}
-
-/// Nexuses that register and preempt beside the load, without reserving: the client has to go on writing.
-struct Registrars {
-    killed: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<(Model, Result<Killed>)>,
-}
-
-impl Registrars {
-    fn start(lab: &Lab, lun: u16, mut model: Model, seed: u64) -> Result<Self> {
-        let field = Field {
-            portal: lab.daemon.portals()[1],
-            target: lab.daemon.name().into(),
-            lun,
-            reserve: false,
-        };
-        let mut sessions = nexuses::log_in(&field)?;
-        let killed = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&killed);
-        let thread = std::thread::spawn(move || {
-            let mut random = Random::new(seed);
-            let result =
-                nexuses::traffic(&mut sessions, &field, &mut model, &mut random, &|| false);
-            let result = result.and_then(|killed| {
-                ensure!(
-                    told.load(Ordering::SeqCst),
-                    "a nexus got no answer before the daemon was killed: {}",
-                    killed.error
-                );
-                Ok(killed)
-            });
-            (model, result)
-        });
-        Ok(Self { killed, thread })
-    }
-
-    fn join(self, model: &mut Model) -> Result<Killed> {
-        let (seen, killed) = self
-            .thread
-            .join()
-            .map_err(|_| anyhow!("the thread of the nexuses panicked"))?;
-        *model = seen;
-        killed
-    }
 }
