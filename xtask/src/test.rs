@@ -154,6 +154,12 @@ const STEPS: &[Step] = &[
         run: storage::failing::run,
     },
     Step {
+        name: "damaged",
+        about: "noise over data, keys and configuration, and a file cut short",
+        real_clients: true,
+        run: storage::damaged::run,
+    },
+    Step {
         name: "operations",
         about: "every operation on devices and layouts with an initiator attached",
         real_clients: true,

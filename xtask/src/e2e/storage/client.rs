@@ -388,7 +388,7 @@ impl Client {
             lba,
             length_blocks,
             dpo: false,
-            fua: dice % 16 == 0,
+            fua: dice.is_multiple_of(16),
         };
         let (kind, cdb, data_out, data_in) = match dice {
             0..50 => {

@@ -26,7 +26,7 @@ const VM: &str = "iqn.2026-11.com.example:vm";
 /// When something that was on the devices is not there afterwards, or something is believed that is not right.
 pub fn run(context: &Context) -> Result<String> {
     let folder = context.folder("elsewhere")?;
-    let mut home = Lab::start(context, &folder.join("home"))?;
+    let home = Lab::start(context, &folder.join("home"))?;
     home.add_files(&DEVICES, DEVICE_MIB)?;
     let mut clients = make_volumes(&home, context.seed)?;
     let before = shown(&home)?;

@@ -154,6 +154,10 @@ fn broken_and_back(
         })?;
         // Some traffic on the copy that is left.
         std::thread::sleep(Duration::from_millis(500));
+        ensure!(
+            fault != Fault::Hangs || files.hanging("d2") > 0,
+            "nothing hangs"
+        );
         Ok(())
     })?;
     if fault == Fault::Gone {

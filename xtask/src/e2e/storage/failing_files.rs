@@ -116,11 +116,6 @@ impl FailingFiles {
         Ok(self.mount_point.join(name))
     }
 
-    /// The real file behind `name`.
-    pub fn backing(&self, name: &str) -> PathBuf {
-        self.backing.join(name)
-    }
-
     /// Gives the file this fault, from the next operation on. What hangs already goes on hanging.
     pub fn set(&self, name: &str, fault: Fault) {
         for file in lock(&self.files).iter_mut().filter(|f| f.name == name) {

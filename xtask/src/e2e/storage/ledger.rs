@@ -116,11 +116,6 @@ impl Ledger {
         self.blocks.len()
     }
 
-    /// The number of the last write.
-    pub fn last(&self) -> Sequence {
-        self.last
-    }
-
     /// Whether no write of these blocks is in flight.
     pub fn idle(&self, first: usize, count: usize) -> bool {
         self.blocks[first..first + count]

@@ -1,6 +1,7 @@
 //! Volumes of every layout on several devices, while devices break and daemons are killed.
 
 pub mod client;
+pub mod damaged;
 pub mod elsewhere;
 pub mod failing;
 pub mod failing_files;

@@ -1,8 +1,6 @@
 //! Every operation on devices and layouts with an initiator attached: it stays logged in, goes on reading and writing, and
 //! sees the same logical unit before and after: LUN, NAA, serial number, registrants with their TransportIDs, PRGENERATION.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
 use initiator::{ReservationType, Session};
 use scsi::Lun;
@@ -201,7 +199,7 @@ fn renamed(lab: &Lab, holder: &mut Session, unit: Lun, before: &Identity) -> Res
 fn refusals(lab: &Lab) -> Result<()> {
     let used = lab.volume("data")?["devices"][0].clone();
     let used = used.as_str().context("a device")?;
-    let other = PathBuf::from(lab.file("foreign"));
+    let other = lab.file("foreign");
     std::fs::File::create(&other)?.set_len(64 << 20)?;
     crate::process::run(crate::process::command("mkfs.ext4", ["-q"]).arg(&other))?;
     let other = other.to_str().context("a path in UTF-8")?;
