@@ -9,6 +9,7 @@ mod reservations;
 mod session;
 mod subjects;
 mod table;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Fewer and shorter runs: for a look while developing, not for figures to keep
     #[arg(long)]
     quick: bool,
+    /// Only these parts (repeat the option for several)
+    #[arg(long, value_enum, value_name = "PART")]
+    part: Vec<Part>,
     /// Only the workloads whose name contains this, without memory and reservations
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -52,6 +56,19 @@ pub struct Arguments {
     /// Run ringfence alone, for profiling
     #[arg(long)]
     alone: bool,
+}
+
+/// A part of the bench with a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The target beside tgt
+    Targets,
+    /// Volumes beside plain files, in one process
+    Layer,
+    /// Migration, new mirrors and resynchronization beside dd, and what a client feels of them
+    Moves,
+    /// Pools of very many volumes
+    Many,
 }
 
 struct Workload {
@@ -154,20 +171,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(binary) => binary,
         None => context.ringfence()?,
     };
-    let baseline = arguments.baseline.as_deref();
-    let other = if baseline.is_some() {
-        "baseline"
-    } else {
-        "tgt"
-    };
-    let rounds = arguments
-        .rounds
-        .unwrap_or(if arguments.quick { 3 } else { 9 });
-    let seconds = arguments
-        .seconds
-        .unwrap_or(if arguments.quick { 0.5 } else { 2.0 });
-    ensure!(rounds > 0 && seconds > 0.0, "nothing to measure");
-    let length = Duration::from_secs_f64(seconds);
+    let length = lengths(arguments)?;
     println!("{}", machine()?);
 
     // Not in the temporary folder, which may be memory: the files belong on a disk.
@@ -176,14 +180,85 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let place = tempfile::Builder::new()
         .prefix("bench-")
         .tempdir_in(place)?;
+    // A choice of workloads, a baseline or profiling is about the target alone.
+    let whole = arguments.only.is_none() && !arguments.alone && arguments.baseline.is_none();
+    let wanted = |part| {
+        if arguments.part.is_empty() {
+            whole || part == Part::Targets
+        } else {
+            arguments.part.contains(&part)
+        }
+    };
+    if wanted(Part::Targets) {
+        measure_targets(arguments, place.path(), binary, length)?;
+    }
+    let Length { rounds, run } = length;
+    let rounds_of_moves = rounds.min(3);
+    if wanted(Part::Layer) {
+        let rows = volumes::layer::measure(&place.path().join("layer"), rounds, run)?;
+        println!("{}", table::render(&rows, "plain files"));
+    }
+    if wanted(Part::Moves) {
+        let folder = place.path().join("moves");
+        let rows = volumes::moves::measure(&folder, binary, rounds_of_moves, run)?;
+        println!("{}", table::render(&rows, "beside"));
+    }
+    if wanted(Part::Many) {
+        let (few, many) = if arguments.quick {
+            (100, 1000)
+        } else {
+            (1000, 10_000)
+        };
+        let folder = place.path().join("many");
+        let rows = volumes::many::measure(&folder, binary, few, many, rounds_of_moves)?;
+        println!("{}", table::render(&rows, "-"));
+    }
+    println!("{}", machine()?);
+    Ok(())
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Length {
+    rounds: u32,
+    run: Duration,
+}
+
+fn lengths(arguments: &Arguments) -> Result<Length> {
+    let rounds = arguments
+        .rounds
+        .unwrap_or(if arguments.quick { 3 } else { 9 });
+    let seconds = arguments
+        .seconds
+        .unwrap_or(if arguments.quick { 0.5 } else { 2.0 });
+    ensure!(rounds > 0 && seconds > 0.0, "nothing to measure");
+    Ok(Length {
+        rounds,
+        run: Duration::from_secs_f64(seconds),
+    })
+}
+
+/// ringfence beside tgt or another build of itself.
+fn measure_targets(
+    arguments: &Arguments,
+    place: &Path,
+    binary: &Path,
+    length: Length,
+) -> Result<()> {
+    let baseline = arguments.baseline.as_deref();
+    let other = if baseline.is_some() {
+        "baseline"
+    } else {
+        "tgt"
+    };
     let mut rows = Vec::new();
     let full = arguments.only.is_none() && !arguments.alone;
     let mut memory_rows = Vec::new();
     if full {
         eprintln!("memory");
-        memory_rows = measure_memory(&place.path().join("memory"), binary, baseline)?;
+        memory_rows = measure_memory(&place.join("memory"), binary, baseline)?;
     }
-    let folder = place.path().join("load");
+    let folder = place.join("load");
     let mut subjects = Subjects::start(&folder, binary, baseline, !arguments.alone, VOLUME_MIB)?;
     fill(&subjects)?;
     for workload in &WORKLOADS {
@@ -193,13 +268,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             .is_none_or(|text| workload.name.contains(text.as_str()))
         {
             eprintln!("{}", workload.name);
-            rows.extend(measure_load(workload, &subjects, rounds, length)?);
+            rows.extend(measure_load(
+                workload,
+                &subjects,
+                length.rounds,
+                length.run,
+            )?);
         }
     }
     if full {
         eprintln!("iscsi-perf");
         for depth in ["1", "32"] {
-            rows.push(measure_iscsi_perf(depth, &subjects, rounds.min(3), length)?);
+            rows.push(measure_iscsi_perf(
+                depth,
+                &subjects,
+                length.rounds.min(3),
+                length.run,
+            )?);
         }
         rows.append(&mut memory_rows);
         eprintln!("PERSISTENT RESERVE OUT");
@@ -208,7 +293,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     subjects.stop()?;
     println!("{}", table::render(&rows, other));
-    println!("{}", machine()?);
     Ok(())
 }
 

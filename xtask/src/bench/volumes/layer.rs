@@ -1,0 +1,304 @@
+//! What the volume layer costs: the same I/O on a volume and on a plain file, through the same reactor, in this process,
+//! without sockets and SCSI.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::{Bytes, BytesMut};
+use reactor::{FileDevice, OpenOptions, spawn_local};
+use volume::block_device::{BlockDevice, aligned_buffer};
+use volume::{BlockSize, CreateVolume, DeviceSource, Persist, Pool, Volume};
+
+use super::super::table::{Bar, Row};
+use crate::random::Random;
+
+const SIZE_BYTES: u64 = 512 << 20;
+/// Room for label, configuration, keys and logs beside the volume.
+const DEVICE_BYTES: u64 = SIZE_BYTES + (128 << 20);
+
+/// A workload of the comparison.
+#[derive(Debug, Clone, Copy)]
+struct Pattern {
+    name: &'static str,
+    write: bool,
+    length_bytes: u32,
+    depth: u32,
+}
+
+const PATTERNS: [Pattern; 5] = [
+    Pattern {
+        name: "random 4 KiB reads, depth 1",
+        write: false,
+        length_bytes: 4096,
+        depth: 1,
+    },
+    Pattern {
+        name: "random 4 KiB writes, depth 1",
+        write: true,
+        length_bytes: 4096,
+        depth: 1,
+    },
+    Pattern {
+        name: "random 4 KiB reads, depth 32",
+        write: false,
+        length_bytes: 4096,
+        depth: 32,
+    },
+    Pattern {
+        name: "random 4 KiB writes, depth 32",
+        write: true,
+        length_bytes: 4096,
+        depth: 32,
+    },
+    Pattern {
+        name: "random 64 KiB writes, depth 8",
+        write: true,
+        length_bytes: 65_536,
+        depth: 8,
+    },
+];
+
+/// What is written to and read from.
+enum Subject {
+    Plain(FileDevice),
+    /// Each write goes to both at the same time and ends with the slower one.
+    Pair(FileDevice, FileDevice),
+    Volume(Arc<Volume<FileDevice>>),
+}
+
+impl Subject {
+    async fn read(&self, offset_bytes: u64, buf: BytesMut) -> Result<BytesMut> {
+        match self {
+            Self::Plain(file) | Self::Pair(file, _) => {
+                let (result, buf) = file.read(offset_bytes, buf).await;
+                result?;
+                Ok(buf)
+            }
+            Self::Volume(volume) => {
+                let (result, buf) = volume.read(offset_bytes, buf).await;
+                result?;
+                Ok(buf)
+            }
+        }
+    }
+
+    async fn write(&self, offset_bytes: u64, data: Bytes) -> Result<()> {
+        match self {
+            Self::Plain(file) => file.write(offset_bytes, data).await?,
+            Self::Pair(first, second) => {
+                let (one, other) = futures_lite::future::zip(
+                    first.write(offset_bytes, data.clone()),
+                    second.write(offset_bytes, data),
+                )
+                .await;
+                one?;
+                other?;
+            }
+            Self::Volume(volume) => volume.write(offset_bytes, data).await?,
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        match self {
+            Self::Plain(file) => file.flush().await?,
+            Self::Pair(first, second) => {
+                first.flush().await?;
+                second.flush().await?;
+            }
+            Self::Volume(volume) => volume.flush().await?,
+        }
+        Ok(())
+    }
+
+    /// Writes everything once, so that nothing has holes.
+    async fn fill(&self) -> Result<()> {
+        const PAGE_BYTES: u64 = 4096;
+        let data = aligned_buffer(PAGE_BYTES as usize);
+        let data = {
+            let mut data = data;
+            data.fill(0x5a);
+            data.freeze()
+        };
+        for page in 0..SIZE_BYTES / PAGE_BYTES {
+            self.write(page * PAGE_BYTES, data.clone()).await?;
+        }
+        self.flush().await
+    }
+}
+
+/// The rows: a linear volume beside one file, and a mirror of two beside two files.
+///
+/// # Errors
+/// When a file or the pool cannot be used.
+pub fn measure(folder: &Path, rounds: u32, length: Duration) -> Result<Vec<Row>> {
+    std::fs::create_dir_all(folder)?;
+    let folder = folder.to_owned();
+    let config = reactor::Config {
+        reactors: 1,
+        ..reactor::Config::default()
+    };
+    reactor::block_on(&config, async move {
+        let subjects = Subjects::open(&folder).await?;
+        let mut rows = Vec::new();
+        for pattern in PATTERNS {
+            eprintln!("volume layer: {}", pattern.name);
+            rows.extend(subjects.compare(pattern, rounds, length).await?);
+        }
+        anyhow::Ok(rows)
+    })?
+}
+
+struct Subjects {
+    plain: Rc<Subject>,
+    pair: Rc<Subject>,
+    linear: Rc<Subject>,
+    mirror: Rc<Subject>,
+    /// Keeps the devices open.
+    _pool: Arc<Pool<FileDevice>>,
+}
+
+impl Subjects {
+    async fn open(folder: &Path) -> Result<Self> {
+        let pool = Pool::open(Vec::new(), uuid::Uuid::new_v4()).await?;
+        for name in ["d1", "d2", "d3"] {
+            let path = folder.join(name);
+            let source = DeviceSource {
+                path: path.display().to_string(),
+                device: Arc::new(file(&path, DEVICE_BYTES)?),
+            };
+            pool.device_add(name, source).await?;
+        }
+        let linear = create(&pool, "linear", &["d1"], 1).await?;
+        let mirror = create(&pool, "mirror", &["d2", "d3"], 2).await?;
+        let pool = Arc::new(pool);
+        let plain = |name: &str| file(&folder.join(name), SIZE_BYTES);
+        let subjects = Self {
+            plain: Rc::new(Subject::Plain(plain("plain")?)),
+            pair: Rc::new(Subject::Pair(plain("one")?, plain("two")?)),
+            linear: Rc::new(Subject::Volume(linear)),
+            mirror: Rc::new(Subject::Volume(mirror)),
+            _pool: pool,
+        };
+        for subject in [
+            &subjects.plain,
+            &subjects.pair,
+            &subjects.linear,
+            &subjects.mirror,
+        ] {
+            subject.fill().await?;
+        }
+        Ok(subjects)
+    }
+
+    async fn compare(&self, pattern: Pattern, rounds: u32, length: Duration) -> Result<Vec<Row>> {
+        let row = |measure: String, bar| Row {
+            measure,
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            limit: Vec::new(),
+            bar,
+        };
+        let mut linear = row(
+            format!("linear, {}: per second", pattern.name),
+            Bar::RatioAtLeast(0.95),
+        );
+        // Reads of a mirror go to one of the two: they are compared with one file.
+        let mut mirror = row(
+            format!("mirror of two, {}: per second", pattern.name),
+            if pattern.write {
+                Bar::RatioAtLeast(0.85)
+            } else {
+                Bar::None
+            },
+        );
+        for _ in 0..rounds {
+            linear.ours.push(run(&self.linear, pattern, length).await?);
+            linear.theirs.push(run(&self.plain, pattern, length).await?);
+            mirror.ours.push(run(&self.mirror, pattern, length).await?);
+            mirror.theirs.push(run(&self.pair, pattern, length).await?);
+        }
+        Ok(vec![linear, mirror])
+    }
+}
+
+fn file(path: &Path, size_bytes: u64) -> Result<FileDevice> {
+    std::fs::File::create_new(path)?.set_len(size_bytes)?;
+    FileDevice::open(path, OpenOptions::default()).with_context(|| path.display().to_string())
+}
+
+async fn create(
+    pool: &Pool<FileDevice>,
+    name: &str,
+    on: &[&str],
+    mirrors: usize,
+) -> Result<Arc<Volume<FileDevice>>> {
+    let request = CreateVolume {
+        name: name.into(),
+        size_bytes: SIZE_BYTES,
+        on: on.iter().map(ToString::to_string).collect(),
+        keys_on: Vec::new(),
+        block_size: BlockSize::B512,
+        persist: Persist::Aptpl,
+        layout: volume::LayoutRequest::Linear,
+        mirrors,
+    };
+    Ok(pool.volume_create(request).await?)
+}
+
+/// Operations a second.
+async fn run(subject: &Rc<Subject>, pattern: Pattern, length: Duration) -> Result<f64> {
+    let done = Rc::new(Cell::new(0_u64));
+    let start = Instant::now();
+    let end = start + length;
+    let lanes: Vec<_> = (0..pattern.depth)
+        .map(|lane| {
+            spawn_local(lane_of(
+                Rc::clone(subject),
+                pattern,
+                u64::from(lane),
+                Rc::clone(&done),
+                end,
+            ))
+        })
+        .collect();
+    for lane in lanes {
+        join(lane).await??;
+    }
+    Ok(done.get() as f64 / start.elapsed().as_secs_f64())
+}
+
+async fn join<T>(handle: impl Future<Output = Result<T, reactor::JoinError>>) -> Result<T> {
+    handle
+        .await
+        .map_err(|error| anyhow!("a lane of the load: {error}"))
+}
+
+async fn lane_of(
+    subject: Rc<Subject>,
+    pattern: Pattern,
+    lane: u64,
+    done: Rc<Cell<u64>>,
+    end: Instant,
+) -> Result<()> {
+    let mut random = Random::new(lane + 1);
+    let mut buffer = aligned_buffer(pattern.length_bytes as usize);
+    buffer.fill(0xa5);
+    let data = buffer.clone().freeze();
+    let slots = usize::try_from(SIZE_BYTES / u64::from(pattern.length_bytes))?;
+    while Instant::now() < end {
+        let offset_bytes = random.below(slots) as u64 * u64::from(pattern.length_bytes);
+        if pattern.write {
+            subject.write(offset_bytes, data.clone()).await?;
+        } else {
+            buffer = subject.read(offset_bytes, buffer).await?;
+        }
+        done.set(done.get() + 1);
+    }
+    Ok(())
+}
