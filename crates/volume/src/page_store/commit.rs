@@ -263,6 +263,7 @@ impl<D: BlockDevice> PageStore<D> {
                 Err(refused(0, false, Vec::new()))
             };
         };
+        let limit = self.limit;
         let results = join_with_patience(
             asked
                 .iter()
@@ -271,7 +272,11 @@ impl<D: BlockDevice> PageStore<D> {
                 let failed = results.iter().flatten().filter(|result| result.is_err());
                 let written = results.iter().flatten().filter(|result| result.is_ok());
                 let decided = written.count() >= need || results.len() - failed.count() < need;
-                decided.then_some(STRAGGLER_PATIENCE)
+                if decided {
+                    Some(STRAGGLER_PATIENCE)
+                } else {
+                    limit
+                }
             },
             |duration| clock.sleep(duration),
         )

@@ -94,6 +94,7 @@ impl<D: BlockDevice> PageStore<D> {
             writer,
             claimed: true,
             unsettled: None,
+            limit: None,
         })
     }
 

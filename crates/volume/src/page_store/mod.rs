@@ -18,6 +18,7 @@ mod replica;
 pub mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -198,6 +199,8 @@ pub struct PageStore<D> {
     claimed: bool,
     /// Why nothing can be committed until the store has been opened again.
     unsettled: Option<String>,
+    /// How long to wait for a majority that hangs: an opening does not wait without end.
+    limit: Option<Duration>,
 }
 
 /// A change of one page.

@@ -375,6 +375,7 @@ impl<D: BlockDevice> PageStore<D> {
             highest_claim,
             claimed: false,
             unsettled: None,
+            limit: Some(patience.quorum),
         };
         if !settled || settle {
             store.commit_again(&repairable).await?;
@@ -392,6 +393,7 @@ impl<D: BlockDevice> PageStore<D> {
                 tracing::warn!(%error, "the second of two copies is not there");
             }
         }
+        store.limit = None;
         Ok(store)
     }
 

@@ -49,9 +49,6 @@ impl<D: BlockDevice> PageStore<D> {
         }
         self.writable(index)?;
         self.look_again(index).await?;
-        if self.replicas[index].is_current() {
-            return Ok(());
-        }
         let pages = self.current_pages().await?;
         self.refill(index, &pages).await
     }
@@ -101,7 +98,7 @@ impl<D: BlockDevice> PageStore<D> {
                 state.next_copy = 1 - copy.copy;
                 state.sequence = Some(header.content.sequence);
                 if header.content == self.content {
-                    state.health = ReplicaHealth::Current;
+                    // It may be in a cache only: it is written again all the same.
                     state.own = None;
                 } else if (header.content.epoch, header.content.sequence)
                     >= (self.content.epoch, self.content.sequence)

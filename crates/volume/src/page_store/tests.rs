@@ -5,6 +5,7 @@ use futures_lite::future::block_on;
 use super::*;
 use crate::sim::{SimDevice, SimWorld};
 
+mod campaign;
 mod hangs;
 
 const IDENTITY: Identity = Identity {

@@ -31,7 +31,8 @@ pub enum Verdict {
         best: usize,
         /// Positions of the members that do not have it: to be repaired.
         repair: Vec<usize>,
-        /// A majority of the members has it already. If not, it must be committed again before it is served.
+        /// A majority of the members has it already, and no member is silent that may have a later one, which a later
+        /// opening could take. If not, it must be committed again before it is served.
         settled: bool,
     },
     /// Too few replicas could be read to know what is current.
@@ -122,7 +123,7 @@ pub fn verdict(reads: &[HeaderRead]) -> Verdict {
     Verdict::Current {
         best,
         repair,
-        settled: current >= need,
+        settled: current >= need && votes == members.len(),
     }
 }
 
@@ -256,12 +257,13 @@ mod tests {
             ("ABC", "1.5 1.6 1.6",        "1 settled, repair 0"),                // A was away
             ("ABC", "1.5 1.6 2.6",        "2 commit again, repair 0, repair 1"),
             ("ABC", "1.9 2.6 2.6",        "1 settled, repair 0"),                // A never had a majority for 9
-            ("ABC", "1.5 1.5 torn",       "0 settled, repair 2"),
-            ("ABC", "1.5 1.5 empty",      "0 settled, repair 2"),
-            ("ABC", "1.5 1.5 other",      "0 settled"),                          // never overwritten
-            ("ABC", "1.5 1.5 io",         "0 settled"),
+            ("ABC", "1.5 1.5 torn",       "0 commit again, repair 2"),           // who knows what C had
+            ("ABC", "1.5 1.5 empty",      "0 commit again, repair 2"),
+            ("ABC", "1.5 1.5 other",      "0 commit again"),                     // never overwritten
+            ("ABC", "1.5 1.5 v2",         "0 commit again"),                     // never overwritten
+            ("ABC", "1.5 1.5 io",         "0 commit again"),                     // C may have 1.6: not after this
             // a minority is missing
-            ("ABC", "1.5 1.5 -",          "0 settled"),
+            ("ABC", "1.5 1.5 -",          "0 commit again"),
             ("ABC", "1.6 1.5 -",          "0 commit again, repair 1"),
             ("ABC", "1.6 - 2.6",          "1 commit again, repair 0"),
             // a majority is missing
@@ -274,6 +276,12 @@ mod tests {
             ("AB",  "1.5 1.5",            "0 settled"),
             ("AB",  "1.6 1.5",            "0 commit again, repair 1"),
             ("AB",  "1.5 -",              "lost: 1 of 2, need 2"),
+            // two of five away, and the epochs of openings that died
+            ("ABCDE", "1.5 1.5 1.5 - -",  "0 commit again"),
+            ("ABCDE", "1.5 1.5 2.6 - -",  "2 commit again, repair 0, repair 1"),
+            ("ABCDE", "3.7 1.5 2.6 - -",  "0 commit again, repair 1, repair 2"),
+            ("ABCDE", "1.5 1.5 - - -",    "lost: 2 of 5, need 3"),
+            ("ABCDE", "3.7 3.7 3.7 1.5 2.6", "0 settled, repair 3, repair 4"),
             // no crash explains these
             ("ABC", "1.5 1.5* 1.5",       "fork 0 1"),
             ("ABC", "1.5 1.4' 1.5",       "fork 0 1"),
@@ -284,9 +292,14 @@ mod tests {
             ("AB",  "1.6/A 1.5",          "0 settled"),                          // B was removed
             ("AB",  "- 1.5",              "lost: 1 of 2, need 2"),
             ("ABC", "1.6/AB 1.5 1.5",     "0 commit again, repair 1"),           // removing C was in flight
-            ("ABC", "- 1.5 1.5",          "0 settled"),
+            ("ABC", "- 1.5 1.5",          "0 commit again"),
             ("ABC", "1.6/AB 1.6/AB 1.5",  "0 settled"),
             ("ABC", "1.6/AB - 1.5",       "lost: 1 of 2, need 2"),               // C does not count any more
+            ("ABC", "1.6/AB 1.6/AB empty", "0 settled, repair 2"),               // a candidate, not a member
+            ("ABC", "1.5/AB 1.6/ABC -",   "1 commit again, repair 0"),           // adding C was in flight
+            ("ABC", "1.5/AB - 1.6/ABC",   "1 commit again, repair 0"),
+            ("ABC", "- - 1.6/ABC",        "lost: 1 of 3, need 2"),
+            ("ABCD", "- 2.6/BCD 2.6/BCD 1.6/ABCD", "0 settled, repair 2"),       // A was removed
         ];
         for (members, row, expected) in table {
             assert_eq!(says(row, members), expected, "{members}: {row}");

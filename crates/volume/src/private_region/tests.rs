@@ -366,3 +366,94 @@ fn read_back_tells_each_replica() {
         );
     });
 }
+
+/// Replicas come, are damaged and repaired, and go, with a change of the keys between any two steps; a crash after any write
+/// leaves the last acknowledged keys, from every majority of the replicas that count then.
+#[test]
+fn a_crash_while_replicas_change_leaves_the_acknowledged_keys() {
+    let world = world(4);
+    block_on(async {
+        let all = replicas(&world, 4);
+        let region = PrivateRegion::create(VOLUME, vec![all[0].clone()], BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        world.record();
+        let mut mark = 0;
+        for step in 0..8 {
+            match step {
+                0 => region.add_replica(all[1].clone()).await.unwrap(),
+                1 => region.add_replica(all[2].clone()).await.unwrap(),
+                2 => region.add_replica(all[1].clone()).await.unwrap(), // once more
+                3 => {
+                    world.fail(0, false, true, false);
+                    region.commit(&registered(40)).await.unwrap();
+                    world.fail(0, false, false, false);
+                    let stale = region.health().await[0].health.clone();
+                    assert_ne!(stale, ReplicaHealth::Current);
+                    region.repair(all[0].uuid).await.unwrap();
+                }
+                4 => {
+                    let found = region.verify(true).await.unwrap();
+                    assert_eq!(found, []);
+                }
+                5 => region.remove_replica(all[0].uuid).await.unwrap(),
+                6 => region.add_replica(all[3].clone()).await.unwrap(),
+                _ => region.remove_replica(all[1].uuid).await.unwrap(),
+            }
+            mark += 1;
+            region.commit(&registered(mark)).await.unwrap();
+            world.mark(mark);
+        }
+        let health = region.health().await;
+        let counts: Vec<Uuid> = health.iter().map(|info| info.uuid).collect();
+        assert_eq!(counts, [all[2].uuid, all[3].uuid]);
+        assert!(
+            health
+                .iter()
+                .all(|info| info.health == ReplicaHealth::Current)
+        );
+    });
+    let mut points = 0;
+    world.crashes(2, 11, |crash| {
+        points += 1;
+        let acknowledged = crash.mark.unwrap_or(0) as usize;
+        let world = world.with_images(crash.images);
+        block_on(async {
+            let region = PrivateRegion::open(VOLUME, replicas(&world, 4), BOOT, Persist::Aptpl)
+                .await
+                .unwrap();
+            let found = region.load().await.unwrap().registrants.len();
+            let possible = [acknowledged, acknowledged + 1, 40];
+            assert!(possible.contains(&found), "{found} after {acknowledged}");
+            let members: Vec<Uuid> = region.health().await.iter().map(|info| info.uuid).collect();
+            for left_out in &members {
+                let some = replicas(&world, 4)
+                    .into_iter()
+                    .filter(|replica| members.len() < 3 || replica.uuid != *left_out);
+                let again = PrivateRegion::open(VOLUME, some.collect(), BOOT, Persist::Aptpl)
+                    .await
+                    .unwrap();
+                assert_eq!(again.load().await.unwrap().registrants.len(), found);
+            }
+        });
+    });
+    assert!(points > 200, "{points} crash points");
+}
+
+#[test]
+fn a_region_that_is_closed_touches_no_device() {
+    let world = world(1);
+    block_on(async {
+        let region = PrivateRegion::create(VOLUME, replicas(&world, 1), BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        region.close().await;
+        world.record();
+        let closed = |error| matches!(error, PrivateRegionError::Closed);
+        assert!(closed(region.commit(&registered(1)).await.unwrap_err()));
+        assert!(closed(region.recover().await.unwrap_err()));
+        assert!(closed(region.repair(Uuid::from_u128(1)).await.unwrap_err()));
+        assert!(closed(region.load().await.unwrap_err()));
+        assert_eq!(world.history(), (0, 0));
+    });
+}

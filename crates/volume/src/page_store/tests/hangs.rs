@@ -347,6 +347,7 @@ fn verify_finds_every_damage_and_sets_it_right() {
         assert_eq!(store.verify(false).await.unwrap(), []);
         for disk in 0..3 {
             let pair = majorities(&[0, 1, 2])[disk].clone();
+            let world = world.after(Stop::Kill, 1);
             assert_eq!(contents(&open(&world, &pair).await.unwrap()).await, model);
         }
         // On every replica: nothing can be done, and nothing is made worse.
