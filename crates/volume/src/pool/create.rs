@@ -67,7 +67,7 @@ impl<D: BlockDevice> Pool<D> {
         let name = request.name.clone();
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
-        self.check_volume_name(&inner, &name)?;
+        self.check_volume_name(&mut inner, &name)?;
         let lun = self.free_lun(&inner)?;
         let Draft { record, reserved } = draft(&inner, request, lun)?;
         let layout = layout_of(&inner.devices, &record, map_of(&record)?)
@@ -106,8 +106,12 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Refuses a name that a volume has or is about to get.
-    pub(super) fn check_volume_name(&self, inner: &Inner<D>, name: &str) -> Result<(), PoolError> {
-        if inner.making.contains_key(name) || self.volume(name).is_ok() {
+    pub(super) fn check_volume_name(
+        &self,
+        inner: &mut Inner<D>,
+        name: &str,
+    ) -> Result<(), PoolError> {
+        if inner.making.contains_key(name) || inner.is_volume_name(name)? {
             return Err(PoolError::NameTaken {
                 what: "volume",
                 name: name.into(),

@@ -76,13 +76,18 @@ impl<D: BlockDevice> Pool<D> {
                 return Err(error);
             }
             self.settle(&mut inner).await?;
-            let now = volume.record();
+            // It may have been deleted meanwhile, or be served through another object.
+            let Some(now) = inner.config()?.volumes.get(&before.uuid).cloned() else {
+                grown.reserved.freed();
+                return Err(PoolError::NoSuchVolume { name: name.into() });
+            };
+            let volume = self.volume(&now.name)?;
             if !same_extents(&before, &now) {
                 grown.reserved.freed();
                 continue;
             }
             // What else may have changed meanwhile: grants, states of plexes, the name.
-            let mut record = VolumeRecord::clone(&now);
+            let mut record = now;
             record.size_bytes = size_bytes;
             record.region_bytes = grown.record.region_bytes;
             for (plex, grown) in record.plexes.iter_mut().zip(grown.record.plexes) {

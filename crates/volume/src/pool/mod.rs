@@ -14,6 +14,7 @@ mod import;
 pub mod jobs;
 pub mod keep;
 mod model;
+mod names;
 mod open;
 mod placement;
 mod recover;
@@ -42,6 +43,7 @@ pub use model::{
     CreateVolume, DEFAULT_KEYS_REPLICAS, DEFAULT_STRIPE_UNIT_BYTES, DeviceInfo, DeviceSource,
     LayoutRequest, MAX_COLUMNS, PoolInfo,
 };
+use names::VolumeNames;
 pub use recover::{KeysCopy, KeysInspection, KeysReplicaStatus, KeysVersion};
 pub use signature::{Ends, PROBE_BYTES, recognise};
 use space::Space;
@@ -63,6 +65,7 @@ impl<D> Default for Inner<D> {
             config: None,
             devices: BTreeMap::new(),
             space: Space::default(),
+            names: None,
             making: BTreeMap::new(),
             joining: BTreeSet::new(),
         }
@@ -76,6 +79,8 @@ struct Inner<D> {
     devices: BTreeMap<Uuid, Arc<Device<D>>>,
     /// What is free, and what is held.
     space: Space,
+    /// The names of the volumes; `None`: to be gathered again.
+    names: Option<VolumeNames>,
     /// Names and LUNs of volumes that are being created.
     making: BTreeMap<String, u16>,
     /// Names of devices that are being added.
@@ -86,7 +91,22 @@ impl<D: BlockDevice> Inner<D> {
     /// Commits changes of the configuration.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), PoolError> {
         let store = self.config.as_mut().ok_or(PoolError::NoDevice)?;
-        Ok(store.commit(changes).await?)
+        let names = self.names.take().map(|mut names| {
+            names.follow(store.config(), &changes);
+            names
+        });
+        store.commit(changes).await?;
+        self.names = names;
+        Ok(())
+    }
+
+    /// Whether a volume has this name.
+    fn is_volume_name(&mut self, name: &str) -> Result<bool, PoolError> {
+        let names = match self.names.take() {
+            Some(names) => names,
+            None => VolumeNames::of(self.config()?),
+        };
+        Ok(self.names.insert(names).contains(name))
     }
 
     /// The configuration.

@@ -126,6 +126,7 @@ impl<D: BlockDevice> Pool<D> {
         inner.devices = handles;
         inner.config = Some(config);
         inner.space.forget();
+        inner.names = None;
         self.update_volumes(|table| {
             for volume in volumes {
                 table.insert(volume.lun(), volume);
@@ -145,6 +146,7 @@ impl<D: BlockDevice> Pool<D> {
         let config = config.reopen().await?;
         check(config.config())?;
         inner.space.forget();
+        inner.names = None;
         let mut known: BTreeMap<u16, Arc<Volume<D>>> = BTreeMap::new();
         for volume in self.volumes() {
             let lun = volume.lun();

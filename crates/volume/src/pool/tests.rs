@@ -10,8 +10,11 @@ use crate::sim::{SimDevice, SimWorld};
 use crate::translate::Region;
 
 mod crashes;
+mod layouts;
 mod promise_four;
 mod recover;
+mod scale;
+mod together;
 
 const MIB: u64 = 1 << 20;
 const BOOT: Uuid = Uuid::from_u128(0xb007);

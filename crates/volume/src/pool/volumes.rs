@@ -40,7 +40,7 @@ impl<D: BlockDevice> Pool<D> {
         if old == new {
             return Ok(());
         }
-        self.check_volume_name(&inner, new)?;
+        self.check_volume_name(&mut inner, new)?;
         let mut record = VolumeRecord::clone(&volume.record());
         record.name = new.to_owned();
         inner
