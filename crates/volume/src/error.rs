@@ -35,6 +35,16 @@ pub enum VolumeError {
         /// The limit.
         max_bytes: u64,
     },
+    /// No plex that takes part has valid data there.
+    #[error("volume {volume}: no valid copy of {length_bytes} bytes at {offset_bytes} is there")]
+    NoCopy {
+        /// Name of the volume.
+        volume: String,
+        /// First byte.
+        offset_bytes: u64,
+        /// Length in bytes.
+        length_bytes: u64,
+    },
     /// The volume is not served, and why.
     #[error("volume {volume} is not served: {reason}")]
     NotServed {

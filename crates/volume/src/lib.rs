@@ -25,7 +25,6 @@ pub mod label;
 pub mod page_store;
 pub mod pool;
 pub mod private_region;
-mod range_lock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod translate;

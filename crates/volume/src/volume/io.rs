@@ -1,22 +1,17 @@
-//! Reads and writes of a layout: translation, splitting, and what direct I/O asks for.
+//! Reads and writes of the device ranges of one region: translation, splitting, and what direct I/O asks for.
 
 use bytes::{Bytes, BytesMut};
-use uuid::Uuid;
 
 use super::Layout;
-use super::atomic_write::{self, HEADER_BYTES, Intent, LANE_BYTES, LANES};
-use crate::block_device::{Allocation, BlockDevice, aligned_buffer};
+use super::write_table::{Use, WriteTable};
+use crate::block_device::{Allocation, BlockDevice, IO_ALIGNMENT_BYTES, aligned_buffer};
 use crate::device::Device;
 use crate::error::VolumeError;
-use crate::range_lock::RangeLock;
+use crate::join::{boxed, join_all};
 use crate::translate::{DeviceRange, Region};
 
 impl<D: BlockDevice> Layout<D> {
-    fn device(&self, range: &DeviceRange) -> &Device<D> {
-        &self.devices[range.device_index]
-    }
-
-    /// Fills `buf` from the region.
+    /// Fills `buf` from the region; its parts on different ranges in parallel.
     pub(super) async fn read(
         &self,
         region: Region,
@@ -28,24 +23,41 @@ impl<D: BlockDevice> Layout<D> {
             Err(error) => return (Err(error), buf),
         };
         if let [range] = ranges.as_slice() {
-            return read_range(self.device(range), range.device_offset_bytes, buf).await;
+            return self.read_one(range, buf).await;
         }
-        // Parts of one buffer, put together again as they come back.
-        let mut whole = buf.split_to(0);
-        for range in &ranges {
-            let part = buf.split_to(range.length_bytes as usize);
-            let (result, part) =
-                read_range(self.device(range), range.device_offset_bytes, part).await;
-            whole.unsplit(part);
-            if result.is_err() {
-                whole.unsplit(buf);
-                return (result, whole);
+        // Parts of one buffer, put together again when they are all back.
+        let parts: Vec<_> = ranges
+            .iter()
+            .map(|range| {
+                let part = buf.split_to(range.length_bytes as usize);
+                boxed(self.read_one(range, part))
+            })
+            .collect();
+        let mut result = Ok(());
+        let mut whole: Option<BytesMut> = None;
+        for (part_result, part) in join_all(parts).await {
+            result = result.and(part_result);
+            match &mut whole {
+                Some(whole) => whole.unsplit(part),
+                None => whole = Some(part),
             }
         }
-        (Ok(()), whole)
+        (result, whole.unwrap_or(buf))
     }
 
-    /// Writes to a region; the caller excludes overlapping writes where a device needs a coarser alignment.
+    async fn read_one(
+        &self,
+        range: &DeviceRange,
+        buf: BytesMut,
+    ) -> (Result<(), VolumeError>, BytesMut) {
+        match self.device(range) {
+            Ok(device) => read_range(device, range.device_offset_bytes, buf).await,
+            Err(error) => (Err(error), buf),
+        }
+    }
+
+    /// Writes to a region, the parts on different ranges in parallel; the caller excludes overlapping writes where a
+    /// device needs a coarser alignment.
     pub(super) async fn write(
         &self,
         region: Region,
@@ -55,92 +67,90 @@ impl<D: BlockDevice> Layout<D> {
         let ranges = self
             .map
             .translate(region, offset_bytes, data.len() as u64)?;
-        for range in &ranges {
-            let part = data.split_to(range.length_bytes as usize);
-            write_range(self.device(range), range.device_offset_bytes, part).await?;
+        if let [range] = ranges.as_slice() {
+            return write_range(self.device(range)?, range.device_offset_bytes, data).await;
         }
-        Ok(())
+        let parts: Vec<_> = ranges
+            .iter()
+            .map(|range| {
+                let part = data.split_to(range.length_bytes as usize);
+                boxed(async move {
+                    write_range(self.device(range)?, range.device_offset_bytes, part).await
+                })
+            })
+            .collect();
+        join_all(parts).await.into_iter().collect()
     }
 
-    /// Writes to the public region. With devices that need whole blocks larger than the volume's, the blocks are locked,
-    /// so that two writers of one block do not undo each other.
-    pub(super) async fn write_public(
+    /// Writes to the only plex of a volume without a tracker. With devices that need whole blocks larger than the
+    /// volume's, the blocks are locked, so that two writers of one block do not undo each other.
+    pub(super) async fn write_only(
         &self,
-        blocks: &RangeLock,
+        table: &WriteTable,
         offset_bytes: u64,
         data: Bytes,
     ) -> Result<(), VolumeError> {
         if !self.read_modify_write {
-            return self
-                .write(Region::Public { plex: 0 }, offset_bytes, data)
-                .await;
+            return self.write(self.only(), offset_bytes, data).await;
         }
-        let _locked = blocks
-            .lock(whole_blocks(offset_bytes, data.len() as u64))
-            .await;
-        self.write(Region::Public { plex: 0 }, offset_bytes, data)
-            .await
+        let blocks = whole_blocks(offset_bytes, data.len() as u64);
+        let _locked = table.take(blocks, Use::Write).await;
+        self.write(self.only(), offset_bytes, data).await
     }
 
     /// Flushes the devices that back a region.
     pub(super) async fn flush(&self, region: Region) -> Result<(), VolumeError> {
-        let ranges = self
-            .map
-            .translate(region, 0, self.map.region_bytes(region))?;
-        for (index, range) in ranges.iter().enumerate() {
-            let seen = ranges[..index]
-                .iter()
-                .any(|other| other.device_index == range.device_index);
-            if !seen {
-                self.device(range).flush().await?;
-            }
+        let devices = match region {
+            Region::Public { plex } | Region::Log { plex } => self.map.plex_devices(plex),
+            Region::Keys { .. } => &[],
+        };
+        if let [index] = devices {
+            return self.flush_device(*index).await;
         }
-        Ok(())
+        let flushes = devices
+            .iter()
+            .map(|index| boxed(self.flush_device(*index)));
+        join_all(flushes).await.into_iter().collect()
     }
 
-    pub(super) async fn write_zeroes(
+    /// Zeroes a part of the only plex of a volume without a tracker.
+    pub(super) async fn zero_only(
         &self,
-        blocks: &RangeLock,
+        table: &WriteTable,
         offset_bytes: u64,
         length_bytes: u64,
         deallocate: bool,
     ) -> Result<(), VolumeError> {
         let ranges = self
             .map
-            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
+            .translate(self.only(), offset_bytes, length_bytes)?;
         let _locked = if self.read_modify_write {
-            Some(blocks.lock(whole_blocks(offset_bytes, length_bytes)).await)
+            let blocks = whole_blocks(offset_bytes, length_bytes);
+            Some(table.take(blocks, Use::Write).await)
         } else {
             None
         };
         for range in &ranges {
-            let device = self.device(range);
-            let alignment = device.alignment_bytes() as u64;
-            let start = range.device_offset_bytes;
-            let end = start + range.length_bytes;
-            let first = start.next_multiple_of(alignment).min(end);
-            let last = (end / alignment * alignment).max(first);
-            for (from, to) in [(start, first), (last, end)] {
-                if from < to {
-                    let zeroes = Bytes::from(vec![0; (to - from) as usize]);
-                    write_range(device, from, zeroes).await?;
-                }
-            }
-            if first < last {
-                device.write_zeroes(first, last - first, deallocate).await?;
-            }
+            let device = self.device(range)?;
+            zero_range(
+                device,
+                range.device_offset_bytes,
+                range.length_bytes,
+                deallocate,
+            )
+            .await?;
         }
         Ok(())
     }
 
+    /// See [`super::Volume::allocation`].
     pub(super) async fn allocation(
         &self,
+        region: Region,
         offset_bytes: u64,
         length_bytes: u64,
     ) -> Result<Allocation, VolumeError> {
-        let ranges = self
-            .map
-            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
+        let ranges = self.map.translate(region, offset_bytes, length_bytes)?;
         let Some(range) = ranges.first() else {
             return Err(VolumeError::OutOfBounds {
                 offset_bytes,
@@ -148,7 +158,7 @@ impl<D: BlockDevice> Layout<D> {
                 size_bytes: self.map.size_bytes(),
             });
         };
-        let device = self.device(range);
+        let device = self.device(range)?;
         let alignment = device.alignment_bytes() as u64;
         let start = range.device_offset_bytes / alignment * alignment;
         let end = (range.device_offset_bytes + range.length_bytes).next_multiple_of(alignment);
@@ -161,52 +171,12 @@ impl<D: BlockDevice> Layout<D> {
             length_bytes: known.clamp(1, range.length_bytes),
         })
     }
-
-    /// Makes sure that no intent is in the lane at `lane_offset`, durably.
-    pub(super) async fn erase_intent(&self, lane_offset: u64) -> Result<(), VolumeError> {
-        let zeroes = aligned_buffer(HEADER_BYTES).freeze();
-        self.write(Region::Log { plex: 0 }, lane_offset, zeroes)
-            .await?;
-        self.flush(Region::Log { plex: 0 }).await
-    }
-
-    /// Writes whole intents in place and erases them.
-    pub(super) async fn replay_intents(
-        &self,
-        volume: Uuid,
-        blocks: &RangeLock,
-    ) -> Result<u32, VolumeError> {
-        let mut replayed = 0;
-        for lane in 0..LANES {
-            let lane_offset = lane * LANE_BYTES;
-            let header = aligned_buffer(HEADER_BYTES);
-            let (result, header) = self
-                .read(Region::Log { plex: 0 }, lane_offset, header)
-                .await;
-            result?;
-            if atomic_write::Intent::decode_header(&header, volume).is_none() {
-                continue;
-            }
-            let whole = aligned_buffer(LANE_BYTES as usize);
-            let (result, whole) = self.read(Region::Log { plex: 0 }, lane_offset, whole).await;
-            result?;
-            if let Some(intent) = Intent::decode(&whole, volume) {
-                // A range outside the volume is not one that was acknowledged to anybody; translation refuses it.
-                self.write_public(blocks, intent.offset_bytes, intent.data)
-                    .await?;
-                self.flush(Region::Public { plex: 0 }).await?;
-                replayed += 1;
-            }
-            self.erase_intent(lane_offset).await?;
-        }
-        Ok(replayed)
-    }
 }
 
 /// The 4 KiB blocks of a volume that a range touches. Extents are multiples of them, so that they are blocks of the
 /// device too.
-fn whole_blocks(offset_bytes: u64, length_bytes: u64) -> std::ops::Range<u64> {
-    const BLOCK: u64 = crate::block_device::IO_ALIGNMENT_BYTES as u64;
+pub(super) fn whole_blocks(offset_bytes: u64, length_bytes: u64) -> std::ops::Range<u64> {
+    const BLOCK: u64 = IO_ALIGNMENT_BYTES as u64;
     let start = offset_bytes / BLOCK * BLOCK;
     let end = offset_bytes
         .saturating_add(length_bytes)
@@ -221,7 +191,8 @@ fn is_aligned(alignment: usize, offset_bytes: u64, data: &[u8]) -> bool {
     (offset_bytes as usize | data.len() | data.as_ptr() as usize) & mask == 0
 }
 
-async fn read_range<D: BlockDevice>(
+/// Fills `buf` from a run of a device.
+pub(super) async fn read_range<D: BlockDevice>(
     device: &Device<D>,
     offset_bytes: u64,
     mut buf: BytesMut,
@@ -245,7 +216,8 @@ async fn read_range<D: BlockDevice>(
     (result, buf)
 }
 
-async fn write_range<D: BlockDevice>(
+/// Writes `data` to a run of a device.
+pub(super) async fn write_range<D: BlockDevice>(
     device: &Device<D>,
     offset_bytes: u64,
     data: Bytes,
@@ -278,4 +250,27 @@ async fn write_range<D: BlockDevice>(
     }
     whole[at..at + data.len()].copy_from_slice(&data);
     device.write(start, whole.freeze()).await
+}
+
+/// Makes a run of a device read as zeroes; what is not whole blocks of the device is written.
+pub(super) async fn zero_range<D: BlockDevice>(
+    device: &Device<D>,
+    start: u64,
+    length_bytes: u64,
+    deallocate: bool,
+) -> Result<(), VolumeError> {
+    let alignment = device.alignment_bytes() as u64;
+    let end = start + length_bytes;
+    let first = start.next_multiple_of(alignment).min(end);
+    let last = (end / alignment * alignment).max(first);
+    for (from, to) in [(start, first), (last, end)] {
+        if from < to {
+            let zeroes = Bytes::from(vec![0; (to - from) as usize]);
+            write_range(device, from, zeroes).await?;
+        }
+    }
+    if first < last {
+        device.write_zeroes(first, last - first, deallocate).await?;
+    }
+    Ok(())
 }

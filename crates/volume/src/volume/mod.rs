@@ -1,7 +1,22 @@
 //! A volume: its identity, its data path and its private region.
+//!
+//! **Two ways.** A volume with one plex and no work under way has a [`Layout`] without a tracker: its operations are
+//! translated and go to the device, with no lock and no log. Any other volume has a [`regions::RegionTracker`] beside its
+//! layout, and its operations go through the write table and the region log (`mirror_write`, `mirror_read`).
+//!
+//! Futures of the data path may be dropped only at the end of the process.
 
+mod atomic_io;
 pub mod atomic_write;
+mod control;
 mod io;
+mod layout;
+mod mirror_read;
+mod mirror_write;
+pub mod regions;
+pub mod reports;
+mod together;
+mod write_table;
 
 use std::sync::Arc;
 
@@ -11,12 +26,20 @@ use uuid::Uuid;
 
 use crate::block_device::{Allocation, BlockDevice};
 use crate::config::{Access, BlockSize, VolumeRecord};
-use crate::device::Device;
 use crate::error::VolumeError;
 use crate::private_region::PrivateRegion;
-use crate::range_lock::RangeLock;
-use crate::translate::{Map, Region};
-use atomic_write::{Intent, Lanes};
+use crate::translate::Map;
+use atomic_write::Lanes;
+use layout::Generations;
+use mirror_write::Change;
+use regions::RegionTracker;
+use reports::Reports;
+use write_table::WriteTable;
+
+pub(crate) use control::{ClientLoad, Grow};
+pub(crate) use layout::Layout;
+pub(crate) use regions::DetachError;
+pub(crate) use together::HANG_LIMIT;
 
 /// The longest atomic write in bytes (MAXIMUM ATOMIC TRANSFER LENGTH of the Block Limits VPD page, SBC-4 6.6.4, in
 /// bytes).
@@ -24,6 +47,9 @@ pub const MAX_ATOMIC_BYTES: u64 = 128 * 1024;
 
 /// Length of a plex's log extent in bytes: the intents of atomic writes, then the region log.
 pub const PLEX_LOG_BYTES: u64 = 640 * 1024;
+
+/// Why writes are refused while an intent is left.
+const STUCK_INTENT: &str = "the intent of an atomic write could not be removed";
 
 /// Smallest region of the region log in bytes.
 pub const MIN_REGION_BYTES: u64 = 1 << 20;
@@ -35,15 +61,6 @@ pub fn region_bytes_for(size_bytes: u64) -> u64 {
         .div_ceil(16_000)
         .next_power_of_two()
         .max(MIN_REGION_BYTES)
-}
-
-/// The addresses of a volume and the devices they lead to; replaced as a whole.
-pub(crate) struct Layout<D> {
-    pub(crate) map: Arc<Map>,
-    /// By [`crate::translate::DeviceRange::device_index`].
-    pub(crate) devices: Vec<Arc<Device<D>>>,
-    /// Some device needs a coarser alignment than the volume's logical blocks have.
-    pub(crate) read_modify_write: bool,
 }
 
 /// A layout in use, without touching its reference count in the common case.
@@ -74,9 +91,16 @@ pub struct Volume<D> {
     fault: Option<String>,
     /// Why writes are refused: an intent that could not be removed, or the volume is deleted.
     refuse_writes: ArcSwapOption<String>,
-    /// Taken by writers of a volume with [`Layout::read_modify_write`] only.
-    blocks: RangeLock,
+    /// What is being read and written now. Without a tracker, only writers whose device needs whole blocks are in it.
+    table: WriteTable,
     lanes: Lanes,
+    generations: Arc<Generations>,
+    /// Held while plexes are taken out and while the volume grows: the one must not miss what the other does.
+    changing: async_lock::Mutex<()>,
+    /// The tracker that the next layout gets.
+    tracker: ArcSwapOption<RegionTracker<D>>,
+    /// Where plexes that fail are reported.
+    reports: Arc<Reports>,
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -94,9 +118,16 @@ impl<D: BlockDevice> Volume<D> {
         .with_layout(layout)
     }
 
-    fn with_layout(self, layout: Layout<D>) -> Volume<D> {
+    fn with_layout(self, mut layout: Layout<D>) -> Volume<D> {
+        self.tracker.store(layout.tracker.clone());
+        layout.generation = Some(self.generations.begin());
         self.layout.store(Some(Arc::new(layout)));
         self
+    }
+
+    /// Where its failing plexes are reported; one for all volumes of a pool.
+    pub(crate) fn with_reports(self, reports: Arc<Reports>) -> Volume<D> {
+        Volume { reports, ..self }
     }
 
     /// A volume that is not served, and why.
@@ -111,28 +142,12 @@ impl<D: BlockDevice> Volume<D> {
             private_region: None,
             fault: Some(fault),
             refuse_writes: ArcSwapOption::empty(),
-            blocks: RangeLock::default(),
+            table: WriteTable::default(),
             lanes: Lanes::default(),
-        }
-    }
-
-    /// Puts a committed record and the layout made from it in place.
-    pub(crate) fn adopt(&self, record: VolumeRecord, layout: Option<Layout<D>>) {
-        if let Some(layout) = layout {
-            self.map.store(layout.map.clone());
-            self.layout.store(Some(Arc::new(layout)));
-        }
-        self.record.store(Arc::new(record));
-    }
-
-    /// Ends the I/O of a deleted volume: what comes later fails, what is in flight is waited for.
-    pub(crate) async fn close(&self) {
-        self.refuse_writes
-            .store(Some(Arc::new("the volume was deleted".into())));
-        if let Some(layout) = self.layout.swap(None) {
-            while Arc::strong_count(&layout) > 1 {
-                futures_lite::future::yield_now().await;
-            }
+            generations: Arc::default(),
+            changing: async_lock::Mutex::new(()),
+            tracker: ArcSwapOption::empty(),
+            reports: Arc::default(),
         }
     }
 
@@ -224,18 +239,17 @@ impl<D: BlockDevice> Volume<D> {
     /// Fills `buf` (its whole length) from `offset_bytes`.
     ///
     /// # Errors
-    /// [`VolumeError`]; the buffer comes back in any case, its content undefined after an error.
+    /// [`VolumeError`]; a buffer of the same length comes back in any case, its content undefined after an error.
     pub async fn read(
         &self,
         offset_bytes: u64,
         buf: BytesMut,
     ) -> (Result<(), VolumeError>, BytesMut) {
         match self.layout() {
-            Ok(layout) => {
-                layout
-                    .read(Region::Public { plex: 0 }, offset_bytes, buf)
-                    .await
+            Ok(layout) if layout.tracker.is_none() => {
+                layout.read(layout.only(), offset_bytes, buf).await
             }
+            Ok(layout) => self.mirror_read(layout, offset_bytes, buf).await,
             Err(error) => (Err(error), buf),
         }
     }
@@ -246,7 +260,11 @@ impl<D: BlockDevice> Volume<D> {
     /// [`VolumeError`]; the range is undefined (old, new, or a mixture in units of 512 bytes) after an error.
     pub async fn write(&self, offset_bytes: u64, data: Bytes) -> Result<(), VolumeError> {
         let layout = self.writable()?;
-        layout.write_public(&self.blocks, offset_bytes, data).await
+        if layout.tracker.is_none() {
+            return layout.write_only(&self.table, offset_bytes, data).await;
+        }
+        let change = Change::Data(data);
+        self.mirror_write(layout, offset_bytes, change).await
     }
 
     /// Writes all of `data` (at most [`MAX_ATOMIC_BYTES`]) so that after a power cut at any moment the range holds all
@@ -257,7 +275,6 @@ impl<D: BlockDevice> Volume<D> {
     /// [`VolumeError`]. When the intent cannot be removed again, all later writes are refused until the pool is opened
     /// again: replaying the intent then would undo them.
     pub async fn write_atomic(&self, offset_bytes: u64, data: Bytes) -> Result<(), VolumeError> {
-        let layout = self.writable()?;
         let length_bytes = data.len() as u64;
         if length_bytes > MAX_ATOMIC_BYTES {
             return Err(VolumeError::AtomicTooLong {
@@ -265,44 +282,17 @@ impl<D: BlockDevice> Volume<D> {
                 max_bytes: MAX_ATOMIC_BYTES,
             });
         }
-        layout
-            .map
-            .translate(Region::Public { plex: 0 }, offset_bytes, length_bytes)?;
+        let layout = self.writable()?;
         if data.is_empty() {
-            return Ok(());
+            return layout
+                .map
+                .translate(layout.only(), offset_bytes, 0)
+                .map(|_| ());
         }
-        let lane = self.lanes.take().await;
-        let intent = Intent {
-            offset_bytes,
-            data: data.clone(),
-        };
-        // From the first byte of the intent until it is gone, giving up (a dropped future too) leaves it behind.
-        let mut pending = PendingIntent {
-            volume: self,
-            done: false,
-        };
-        let lane_offset = lane.offset_bytes();
-        let record = intent.encode(self.uuid);
-        let written = async {
-            layout
-                .write(Region::Log { plex: 0 }, lane_offset, record)
-                .await?;
-            layout.flush(Region::Log { plex: 0 }).await?;
-            layout
-                .write_public(&self.blocks, offset_bytes, data)
-                .await?;
-            layout.flush(Region::Public { plex: 0 }).await
+        if layout.tracker.is_none() {
+            return self.atomic_write_only(layout, offset_bytes, data).await;
         }
-        .await;
-        layout.erase_intent(lane_offset).await?;
-        pending.done = true;
-        written
-    }
-
-    /// Writes in place again what a crash left in the intent area. Called before the volume is served.
-    pub(crate) async fn replay_intents(&self) -> Result<u32, VolumeError> {
-        let layout = self.layout()?;
-        layout.replay_intents(self.uuid, &self.blocks).await
+        self.mirror_write_atomic(layout, offset_bytes, data).await
     }
 
     /// Makes every write that completed before this call durable. Concurrent callers share device flushes.
@@ -310,7 +300,11 @@ impl<D: BlockDevice> Volume<D> {
     /// # Errors
     /// [`VolumeError`].
     pub async fn flush(&self) -> Result<(), VolumeError> {
-        self.layout()?.flush(Region::Public { plex: 0 }).await
+        let layout = self.layout()?;
+        if layout.tracker.is_none() {
+            return layout.flush(layout.only()).await;
+        }
+        self.mirror_flush(layout).await
     }
 
     /// Makes the range read as zeroes; with `deallocate` gives its space back to the devices where they can.
@@ -324,9 +318,16 @@ impl<D: BlockDevice> Volume<D> {
         deallocate: bool,
     ) -> Result<(), VolumeError> {
         let layout = self.writable()?;
-        layout
-            .write_zeroes(&self.blocks, offset_bytes, length_bytes, deallocate)
-            .await
+        if layout.tracker.is_none() {
+            return layout
+                .zero_only(&self.table, offset_bytes, length_bytes, deallocate)
+                .await;
+        }
+        let change = Change::Zeroes {
+            length_bytes,
+            deallocate,
+        };
+        self.mirror_write(layout, offset_bytes, change).await
     }
 
     /// Whether the range starting at `offset_bytes` is allocated, and for how many bytes (1 to `length_bytes`) that
@@ -340,24 +341,13 @@ impl<D: BlockDevice> Volume<D> {
         length_bytes: u64,
     ) -> Result<Allocation, VolumeError> {
         let layout = self.layout()?;
-        layout.allocation(offset_bytes, length_bytes).await
-    }
-}
-
-/// Refuses writes when it is dropped before the intent is gone.
-struct PendingIntent<'a, D: BlockDevice> {
-    volume: &'a Volume<D>,
-    done: bool,
-}
-
-impl<D: BlockDevice> Drop for PendingIntent<'_, D> {
-    fn drop(&mut self) {
-        if !self.done {
-            let reason = "the intent of an atomic write could not be removed";
-            self.volume
-                .refuse_writes
-                .store(Some(Arc::new(reason.into())));
+        if layout.tracker.is_none() {
+            return layout
+                .allocation(layout.only(), offset_bytes, length_bytes)
+                .await;
         }
+        self.mirror_allocation(layout, offset_bytes, length_bytes)
+            .await
     }
 }
 
