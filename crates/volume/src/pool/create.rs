@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::open::{keys_replicas, layout_of, map_of};
+use super::open::{keys_replicas, map_of};
 use super::placement::{PlexRequest, check_layout, keys_goal};
 use super::space::Reserved;
 use super::volumes::{LUNS, check_size};
@@ -21,7 +21,8 @@ use crate::config::{Change, DeviceRole, KeysReplica, MAX_PLEXES, Plex, VolumeRec
 use crate::fresh_uuid::fresh_uuid;
 use crate::page_store::MAX_MEMBERS;
 use crate::private_region::PrivateRegion;
-use crate::volume::{Volume, region_bytes_for};
+use crate::volume::regions::RegionTracker;
+use crate::volume::{Layout, Volume, region_bytes_for};
 
 /// NAA=3h (locally assigned) and 60 bits of the volume's UUID.
 fn naa(uuid: Uuid) -> String {
@@ -70,9 +71,9 @@ impl<D: BlockDevice> Pool<D> {
         self.check_volume_name(&mut inner, &name)?;
         let lun = self.free_lun(&inner)?;
         let Draft { record, reserved } = draft(&inner, request, lun)?;
-        let layout = layout_of(&inner.devices, &record, map_of(&record)?)
-            .map_err(|problem| PoolError::Inconsistent { problem })?;
-        let replicas = keys_replicas(&inner.devices, &record, &layout.map);
+        let map = map_of(&record)?;
+        let replicas = keys_replicas(&inner.devices, &record, &map);
+        let devices = inner.devices.clone();
         let extents = inner.on_devices(reserved.extents().iter().copied());
         inner.making.insert(name.clone(), lun);
         drop(inner);
@@ -81,13 +82,16 @@ impl<D: BlockDevice> Pool<D> {
             zero(&extents).await?;
             let region =
                 PrivateRegion::create(record.uuid, replicas, self.boot_id, record.persist).await?;
-            Ok::<_, PoolError>(region)
+            let tracker = RegionTracker::create_if_needed(&record, &map, &devices).await?;
+            let layout = Layout::new(&record, map, &devices, tracker)
+                .map_err(|problem| PoolError::Inconsistent { problem })?;
+            Ok::<_, PoolError>((region, layout))
         }
         .await;
         let mut inner = self.inner.lock().await;
         inner.making.remove(&name);
-        let private_region = match made {
-            Ok(private_region) => private_region,
+        let (private_region, layout) = match made {
+            Ok(made) => made,
             Err(error) => {
                 reserved.freed();
                 return Err(error);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::open::{layout_of, map_of};
+use super::open::map_of;
 use super::placement::{Placing, column_bytes};
 use super::space::Reserved;
 use super::volumes::check_size;
@@ -19,9 +19,7 @@ use crate::block_device::BlockDevice;
 use crate::config::{Change, Extent, JobKind, Plex, PlexLayout, VolumeRecord};
 use crate::device::Device;
 use crate::translate::{Map, Region, capacity_bytes};
-
-/// Most regions of the region log; a region becomes larger when there would be more.
-const MAX_REGIONS: u64 = 32_000;
+use crate::volume::regions::MAX_REGIONS;
 
 /// New extents of every plex of a volume, not committed.
 struct Grown {
@@ -93,14 +91,30 @@ impl<D: BlockDevice> Pool<D> {
             for (plex, grown) in record.plexes.iter_mut().zip(grown.record.plexes) {
                 plex.columns = grown.columns;
             }
-            let layout = layout_of(&inner.devices, &record, map_of(&record)?)
-                .map_err(|problem| PoolError::Inconsistent { problem })?;
-            inner
-                .commit(vec![Change::Volume(Box::new(record.clone()))])
-                .await?;
+            let unchanged = |problem: String| PoolError::Inconsistent { problem };
+            let growing = volume.begin_grow(&record).await;
+            let growing = growing.map_err(|error| unchanged(error.to_string()))?;
+            let committed = async {
+                let layout = volume.prepare_layout(&record, &inner.devices);
+                let layout = layout.map_err(unchanged)?;
+                let change = Change::Volume(Box::new(record.clone()));
+                inner.commit(vec![change]).await?;
+                Ok::<_, PoolError>(layout)
+            }
+            .await;
+            let layout = match committed {
+                Ok(layout) => layout,
+                Err(error) => {
+                    if let Err(error) = volume.cancel_grow(growing).await {
+                        tracing::warn!(volume = name, %error, "the region log has two sizes");
+                    }
+                    return Err(error);
+                }
+            };
             grown.reserved.committed();
             grown.tail.committed();
             volume.adopt(record, Some(layout));
+            drop(growing);
             return Ok(());
         }
     }
@@ -124,7 +138,8 @@ fn grow<D: BlockDevice>(
 ) -> Result<Grown, PoolError> {
     let mut record = before.clone();
     record.size_bytes = size_bytes;
-    while size_bytes.div_ceil(record.region_bytes) > MAX_REGIONS {
+    // A region becomes larger when there would be too many.
+    while size_bytes.div_ceil(record.region_bytes) > u64::from(MAX_REGIONS) {
         record.region_bytes *= 2;
     }
     let mut placing = inner.placing()?;

@@ -19,6 +19,7 @@ use crate::label::{self, Label};
 use crate::page_store::Replica;
 use crate::private_region::PrivateRegion;
 use crate::translate::{Map, Region};
+use crate::volume::regions::RegionTracker;
 use crate::volume::{Layout, Volume};
 
 /// Volumes opened at the same time.
@@ -154,7 +155,7 @@ impl<D: BlockDevice> Pool<D> {
                 None => volume.close().await,
                 Some(record) => {
                     if *volume.record() != *record {
-                        let layout = layout_of(&inner.devices, record, map_of(record)?).ok();
+                        let layout = volume.prepare_layout(record, &inner.devices).ok();
                         volume.adopt(record.clone(), layout);
                     }
                     known.insert(lun, volume);
@@ -313,7 +314,11 @@ pub(super) async fn open_volume<D: BlockDevice>(
     boot_id: Uuid,
     restart: Restart,
 ) -> Volume<D> {
-    let layout = match layout_of(devices, &record, Map::clone(&map)) {
+    let tracker = match RegionTracker::open_if_needed(&record, &map, devices).await {
+        Ok(tracker) => tracker,
+        Err(error) => return Volume::faulted(record, map, error.to_string()),
+    };
+    let layout = match Layout::new(&record, Map::clone(&map), devices, tracker) {
         Ok(layout) => layout,
         Err(fault) => return Volume::faulted(record, map, fault),
     };
@@ -344,32 +349,6 @@ pub(super) async fn open_volume<D: BlockDevice>(
             format!("an atomic write that was in flight could not be finished: {error}"),
         ),
     }
-}
-
-/// The layout of a record over the devices that are there.
-pub(super) fn layout_of<D: BlockDevice>(
-    devices: &BTreeMap<Uuid, Arc<Device<D>>>,
-    record: &VolumeRecord,
-    map: Map,
-) -> Result<Layout<D>, String> {
-    let devices = map
-        .data_devices()
-        .iter()
-        .map(|uuid| {
-            devices
-                .get(uuid)
-                .cloned()
-                .ok_or_else(|| format!("device {uuid} is missing"))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let block_bytes = record.block_size.bytes() as usize;
-    Ok(Layout {
-        read_modify_write: devices
-            .iter()
-            .any(|device| device.alignment_bytes() > block_bytes),
-        map: Arc::new(map),
-        devices,
-    })
 }
 
 /// The replicas of a private region that are there, by translation like every other access.

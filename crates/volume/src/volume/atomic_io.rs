@@ -211,20 +211,17 @@ impl<D: BlockDevice> Volume<D> {
             if !tracker.is_logged(plex.uuid) {
                 continue;
             }
-            let mut together = self.together(
-                layout,
-                tracker,
-                What::Write,
-                tracker.regions_of(&range),
-            );
+            let mut together =
+                self.together(layout, tracker, What::Write, tracker.regions_of(&range));
             together.valid = 1 << index;
             // Into stale regions too: what is there is not believed.
             push_writes(&mut together, layout, 1 << index, &range, &change)?;
             let written = match together.for_keeper().await {
-                Ok(()) => self
-                    .flushes(layout, tracker, 1 << index, 0..0)
-                    .for_keeper()
-                    .await,
+                Ok(()) => {
+                    self.flushes(layout, tracker, 1 << index, 0..0)
+                        .for_keeper()
+                        .await
+                }
                 Err(failed) => Err(failed),
             };
             if let Err(failed) = written {

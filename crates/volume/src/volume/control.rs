@@ -146,7 +146,10 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Number of regions; 0 without a region log.
     pub(crate) fn regions(&self) -> u32 {
-        self.tracker.load().as_ref().map_or(0, |tracker| tracker.count())
+        self.tracker
+            .load()
+            .as_ref()
+            .map_or(0, |tracker| tracker.count())
     }
 
     /// Where a plex has no valid data; empty without a region log, `None` for a plex that it does not know.
@@ -269,7 +272,10 @@ impl<D: BlockDevice> Volume<D> {
         };
         let (layout, tracker) = (tracked.layout(), tracked.tracker());
         let sequence = tracker.mark_stale(plex, regions)?;
-        let logged = self.logs(layout, tracker, 0..0, sequence).for_keeper().await;
+        let logged = self
+            .logs(layout, tracker, 0..0, sequence)
+            .for_keeper()
+            .await;
         if let Err(failed) = logged {
             tracker.unmark_stale(plex, regions);
             return Err(DetachError::Logs(failed));

@@ -107,9 +107,7 @@ impl<D: BlockDevice> Layout<D> {
         if let [index] = devices {
             return self.flush_device(*index).await;
         }
-        let flushes = devices
-            .iter()
-            .map(|index| boxed(self.flush_device(*index)));
+        let flushes = devices.iter().map(|index| boxed(self.flush_device(*index)));
         join_all(flushes).await.into_iter().collect()
     }
 

@@ -107,6 +107,12 @@ impl<D: BlockDevice> Layout<D> {
                 return Err(format!("device {} is missing", map.data_devices()[missing]));
             }
         }
+        if tracker
+            .as_ref()
+            .is_some_and(|tracker| !tracker.fits(record))
+        {
+            return Err("the region log is for another size".into());
+        }
         if plexes.is_empty() {
             return Err("no plex is attached".into());
         }

@@ -64,7 +64,10 @@ impl<D: BlockDevice> Layout<D> {
             })
             .min()
             .map(|(load, _, index)| (index, load))?;
-        let least_load = self.plexes[least].slot.as_ref().map_or(0, |slot| load(slot));
+        let least_load = self.plexes[least]
+            .slot
+            .as_ref()
+            .map_or(0, |slot| load(slot));
         let run = candidates().find(|(_, slot)| {
             slot.next_read.load(Ordering::Relaxed) == range.start
                 && load(slot) <= least_load + RUN_MAY_LAG
@@ -235,10 +238,7 @@ impl<D: BlockDevice> Volume<D> {
         range: Range<u64>,
         detail: String,
     ) {
-        let _locked = self
-            .table
-            .take(layout.locked(&range), Use::Write)
-            .await;
+        let _locked = self.table.take(layout.locked(&range), Use::Write).await;
         let regions = tracker.regions_of(&range);
         let Some(bad) = layout.plexes.iter().position(|view| view.uuid == plex) else {
             return;

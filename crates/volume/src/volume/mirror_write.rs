@@ -353,8 +353,8 @@ pub(super) fn push_copies<'a, D: BlockDevice>(
     let length_bytes = range.end - range.start;
     let mut places = SmallVec::<[DeviceRange; 4]>::new();
     let first = together.parts.len();
-    let others = (0..layout.plexes.len())
-        .filter(|index| plexes >> index & 1 == 1 && Some(*index) != source);
+    let others =
+        (0..layout.plexes.len()).filter(|index| plexes >> index & 1 == 1 && Some(*index) != source);
     for index in source.into_iter().chain(others) {
         let plex = &layout.plexes[index];
         let region = Region::Public {
@@ -374,10 +374,7 @@ pub(super) fn push_copies<'a, D: BlockDevice>(
                 together.push(index, place.device, async { Ok(()) });
                 continue;
             }
-            let part = change.part(
-                place.region_offset_bytes - range.start,
-                place.length_bytes,
-            );
+            let part = change.part(place.region_offset_bytes - range.start, place.length_bytes);
             together.push(index, place.device, async move {
                 let device = layout.device(&place)?;
                 match part {

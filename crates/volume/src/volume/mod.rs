@@ -8,11 +8,14 @@
 
 mod atomic_io;
 pub mod atomic_write;
+#[allow(dead_code)] // Until the keeper calls it.
 mod control;
 mod io;
+#[allow(dead_code)] // As `control`.
 mod layout;
 mod mirror_read;
 mod mirror_write;
+#[allow(dead_code)] // As `control`.
 pub mod regions;
 pub mod reports;
 mod together;
@@ -36,9 +39,7 @@ use regions::RegionTracker;
 use reports::Reports;
 use write_table::WriteTable;
 
-pub(crate) use control::{ClientLoad, Grow};
 pub(crate) use layout::Layout;
-pub(crate) use regions::DetachError;
 pub(crate) use together::HANG_LIMIT;
 
 /// The longest atomic write in bytes (MAXIMUM ATOMIC TRANSFER LENGTH of the Block Limits VPD page, SBC-4 6.6.4, in
@@ -126,6 +127,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Where its failing plexes are reported; one for all volumes of a pool.
+    #[allow(dead_code)] // As `control`.
     pub(crate) fn with_reports(self, reports: Arc<Reports>) -> Volume<D> {
         Volume { reports, ..self }
     }

@@ -6,8 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::pool::{CreateVolume, DeviceSource, Pool};
 use crate::sim::{SimDevice, SimWorld};
+use crate::translate::Region;
 
 mod atomic;
+#[allow(dead_code, unused_imports)] // The crash tests use it.
+mod mirror;
 
 const MIB: u64 = 1 << 20;
 

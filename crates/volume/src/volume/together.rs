@@ -159,10 +159,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     }
 
     fn plexes(&self) -> impl Iterator<Item = usize> + use<D> {
-        let mask = self
-            .parts
-            .iter()
-            .fold(0u8, |mask, part| mask | part.plexes);
+        let mask = self.parts.iter().fold(0u8, |mask, part| mask | part.plexes);
         (0..8).filter(move |plex| mask >> plex & 1 == 1)
     }
 
@@ -299,15 +296,15 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 return Err(self.take_error(self.valid));
             }
             if done & self.valid != 0 {
-                for plex in 0..8 {
+                for (plex, reported) in reported.iter_mut().enumerate() {
                     if bad >> plex & 1 == 0 {
                         continue;
                     }
                     let slot = tracker.slot(self.names[plex]);
                     let refusals = slot.map_or(0, |slot| slot.refusals());
-                    match reported[plex] {
+                    match *reported {
                         None => {
-                            reported[plex] = Some(refusals);
+                            *reported = Some(refusals);
                             let what = match self.error_of(plex) {
                                 Some(detail) => self.failed(detail),
                                 None => Trouble::Hung {

@@ -190,7 +190,10 @@ mod tests {
                 .await
                 .unwrap();
             let mut later = Box::pin(table.take(0..1, Use::Write));
-            assert!(poll_once(&mut later).await.is_none(), "a write waits for reads");
+            assert!(
+                poll_once(&mut later).await.is_none(),
+                "a write waits for reads"
+            );
             drop((write, read));
             assert!(poll_once(&mut later).await.is_none());
         });

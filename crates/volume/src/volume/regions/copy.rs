@@ -136,9 +136,12 @@ impl Found {
     pub(in crate::volume) fn changes(&self) -> Vec<(Range<u64>, Change)> {
         let mut changes: Vec<(Range<u64>, Change)> = Vec::new();
         let mut at = self.range.start;
-        for hole in self.unreadable.iter().cloned().chain(std::iter::once(
-            self.range.end..self.range.end,
-        )) {
+        for hole in self
+            .unreadable
+            .iter()
+            .cloned()
+            .chain(std::iter::once(self.range.end..self.range.end))
+        {
             self.push_changes(at..hole.start, &mut changes);
             at = hole.end;
         }
@@ -297,7 +300,9 @@ impl<D: BlockDevice> Volume<D> {
         if targets.is_empty() {
             return Ok(synced);
         }
-        let result = self.fill(&tracker, region, &targets, pace, &mut synced).await;
+        let result = self
+            .fill(&tracker, region, &targets, pace, &mut synced)
+            .await;
         if result.is_err() || synced.stopped || !synced.unreadable.is_empty() {
             for slot in &targets {
                 slot.copying.clear(region);
@@ -307,7 +312,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Lets writes to a region go to the plexes that are to be filled there.
-    fn begin_copying(&self, region: u32) -> Result<(Arc<RegionTracker<D>>, Vec<Arc<Slot>>), SyncError> {
+    fn begin_copying(&self, region: u32) -> Result<Copying<D>, SyncError> {
         let tracked = self.tracked()?;
         let (layout, tracker) = (tracked.layout(), tracked.tracker());
         let mut targets = Vec::new();
@@ -447,7 +452,10 @@ impl<D: BlockDevice> Volume<D> {
                 .map_err(SyncError::Failed)?;
             let (cleared, sequence) = tracker.clear_stale(regions);
             if !cleared.is_empty() {
-                let logged = self.logs(layout, tracker, 0..0, sequence).for_keeper().await;
+                let logged = self
+                    .logs(layout, tracker, 0..0, sequence)
+                    .for_keeper()
+                    .await;
                 if let Err(failed) = logged {
                     tracker.restore_stale(&cleared);
                     return Err(SyncError::Failed(failed));
@@ -456,11 +464,10 @@ impl<D: BlockDevice> Volume<D> {
             }
         }
         let valid = |region: &u32| {
-            layout.plexes.iter().all(|plex| {
-                plex.slot
-                    .as_ref()
-                    .is_none_or(|slot| slot.is_valid(*region))
-            })
+            layout
+                .plexes
+                .iter()
+                .all(|plex| plex.slot.as_ref().is_none_or(|slot| slot.is_valid(*region)))
         };
         Ok(regions.iter().copied().filter(valid).collect())
     }
@@ -571,8 +578,7 @@ impl<D: BlockDevice> Volume<D> {
         let mut places: Vec<(Range<u64>, u8, u8, usize)> = Vec::new();
         while at < chunk.end {
             let block = at..(at + BLOCK_BYTES).min(chunk.end);
-            let within =
-                (block.start - chunk.start) as usize..(block.end - chunk.start) as usize;
+            let within = (block.start - chunk.start) as usize..(block.end - chunk.start) as usize;
             let believed = contents.iter().find(|(_, found)| !is_bad(found, &block));
             let (mut differ, mut bad) = (0u8, 0u8);
             for (index, found) in &contents {
@@ -642,6 +648,9 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 }
+
+/// A tracker, and the plexes that are being filled.
+type Copying<D> = (Arc<RegionTracker<D>>, Vec<Arc<Slot>>);
 
 enum Read {
     Done(BytesMut),

@@ -185,9 +185,7 @@ fn sector(bytes: &[u8], volume: Uuid) -> Option<Sector> {
         count: u32_at(OFFSET_COUNT),
     };
     let number = bytes[OFFSET_SECTOR];
-    if geometry.region_shift > 60
-        || geometry.count > MAX_REGIONS
-        || usize::from(number) >= SECTORS
+    if geometry.region_shift > 60 || geometry.count > MAX_REGIONS || usize::from(number) >= SECTORS
     {
         return None;
     }

@@ -196,9 +196,10 @@ impl<D: BlockDevice> RegionTracker<D> {
     /// Whether some plex is not yet written by everybody.
     pub(in crate::volume) fn is_joining(&self, plex: Uuid) -> bool {
         let image = self.image.lock();
-        image.members.iter().any(|member| {
-            member.slot.uuid == plex && matches!(member.state, State::Joining(_))
-        })
+        image
+            .members
+            .iter()
+            .any(|member| member.slot.uuid == plex && matches!(member.state, State::Joining(_)))
     }
 
     /// Makes regions of a plex stale in the image; see [`Self::show_stale`].

@@ -39,8 +39,8 @@ use event_listener::Event;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-pub use bitmap::Regions;
 pub(crate) use bitmap::AtomicRegions;
+pub use bitmap::Regions;
 pub(crate) use log_page::Geometry;
 pub use log_page::MAX_REGIONS;
 pub(crate) use members::DetachError;
@@ -245,11 +245,7 @@ impl<D> RegionTracker<D> {
     /// taken out of copying before the copier looks, or counts as valid from the copier's look on.
     pub(super) fn give_up_if_stale(&self, plex: Uuid, regions: Range<u32>) -> bool {
         let image = self.image.lock();
-        let Some(member) = image
-            .members
-            .iter()
-            .find(|member| member.slot.uuid == plex)
-        else {
+        let Some(member) = image.members.iter().find(|member| member.slot.uuid == plex) else {
             return true;
         };
         let slot = &member.slot;

@@ -99,6 +99,36 @@ impl<D: BlockDevice> RegionTracker<D> {
         Ok(Arc::new(tracker))
     }
 
+    /// [`Self::create`] for a volume that has a region log.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(crate) async fn create_if_needed(
+        record: &VolumeRecord,
+        map: &Map,
+        devices: &Devices<D>,
+    ) -> Result<Option<Arc<RegionTracker<D>>>, VolumeError> {
+        if record.plexes.len() < 2 {
+            return Ok(None);
+        }
+        Self::create(record, map, devices).await.map(Some)
+    }
+
+    /// [`Self::open`] for a volume that has a region log.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_if_needed(
+        record: &VolumeRecord,
+        map: &Map,
+        devices: &Devices<D>,
+    ) -> Result<Option<Arc<RegionTracker<D>>>, VolumeError> {
+        if record.plexes.len() < 2 {
+            return Ok(None);
+        }
+        Self::open(record, map, devices).await.map(Some)
+    }
+
     /// Makes the image durable on all logs that are written; nothing is served yet.
     async fn persist_everywhere(&self) -> Result<(), VolumeError> {
         let sequence = self.sequence();
@@ -303,10 +333,7 @@ impl<D: BlockDevice> RegionTracker<D> {
                 // Operations may still have the old slot in sight.
                 known.slot.stale.union(&member.stale.set);
                 member.slot = known.slot;
-                member
-                    .slot
-                    .copying
-                    .store(&Regions::new(count, false));
+                member.slot.copying.store(&Regions::new(count, false));
             }
             member.log = Some(PlexLog::new(id, device, offset_bytes));
             image.members.push(member);
@@ -328,6 +355,11 @@ impl<D: BlockDevice> RegionTracker<D> {
         });
         drop(image);
         self.notify();
+    }
+
+    /// Whether it is for a volume of this size and division.
+    pub(in crate::volume) fn fits(&self, record: &VolumeRecord) -> bool {
+        Geometry::new(record.size_bytes, record.region_bytes) == Some(self.geometry)
     }
 
     /// Makes every page be written again; returns the change.
@@ -381,8 +413,7 @@ impl<D: BlockDevice> RegionTracker<D> {
                 if member.misses_writes() {
                     stale.set_range((old_bytes / new) as u32..geometry.count);
                 }
-                let mut copy =
-                    new_member(member.slot.uuid, member.page, member.state, stale, 0);
+                let mut copy = new_member(member.slot.uuid, member.page, member.state, stale, 0);
                 copy.slot.leaving.store(
                     member.slot.is_leaving(),
                     std::sync::atomic::Ordering::SeqCst,
@@ -592,8 +623,8 @@ fn merge(logs: &[&LogPages], record: &VolumeRecord, geometry: Geometry) -> Merge
     let mut uniform = !logs.is_empty();
     let mut sets = BTreeMap::new();
     let mut unproven = BTreeMap::new();
-    let kinds = std::iter::once(Kind::Dirty)
-        .chain(record.plexes.iter().map(|plex| Kind::Stale(plex.uuid)));
+    let kinds =
+        std::iter::once(Kind::Dirty).chain(record.plexes.iter().map(|plex| Kind::Stale(plex.uuid)));
     for kind in kinds {
         let Some(by_geometry) = candidates.get(&kind) else {
             uniform = false;
@@ -631,9 +662,9 @@ fn merge(logs: &[&LogPages], record: &VolumeRecord, geometry: Geometry) -> Merge
             if !vouched {
                 doubt.set_range(first..first + SECTOR_REGIONS);
             }
-            uniform &= logs.iter().all(|log| {
-                vouches(log, kind, number) && newest(log, kind, number) == Some(sector)
-            });
+            uniform &= logs
+                .iter()
+                .all(|log| vouches(log, kind, number) && newest(log, kind, number) == Some(sector));
         }
         uniform &= *their_geometry == geometry;
         doubt.subtract(&set);
@@ -655,15 +686,19 @@ fn merge(logs: &[&LogPages], record: &VolumeRecord, geometry: Geometry) -> Merge
 
 /// The sectors of a log that may hold this set's sector with this number: both copies of every page that has the set.
 fn places(log: &LogPages, kind: Kind, number: usize) -> impl Iterator<Item = [&Found; 2]> {
-    log.sectors.iter().enumerate().filter_map(move |(page, copies)| {
-        let here = match kind {
-            Kind::Dirty => page == 0,
-            Kind::Stale(_) => copies.iter().flatten().any(
-                |found| matches!(found, Found::Sector(sector) if sector.kind == kind),
-            ),
-        };
-        here.then(|| [&copies[0][number], &copies[1][number]])
-    })
+    log.sectors
+        .iter()
+        .enumerate()
+        .filter_map(move |(page, copies)| {
+            let here = match kind {
+                Kind::Dirty => page == 0,
+                Kind::Stale(_) => copies
+                    .iter()
+                    .flatten()
+                    .any(|found| matches!(found, Found::Sector(sector) if sector.kind == kind)),
+            };
+            here.then(|| [&copies[0][number], &copies[1][number]])
+        })
 }
 
 /// Whether nothing that a log had of this sector can be lost.

@@ -114,7 +114,10 @@ impl<D: BlockDevice> Volume<D> {
         let mut at = range.start / CHUNK_BYTES * CHUNK_BYTES;
         while at < range.end {
             let end = (at + CHUNK_BYTES).min(layout.map.size_bytes());
-            match self.settle_chunk(layout, tracker, at..end, For::Client).await {
+            match self
+                .settle_chunk(layout, tracker, at..end, For::Client)
+                .await
+            {
                 Ok(()) => {}
                 Err(Unsettled::Client(error)) => return Err(error),
                 Err(Unsettled::Keeper(_)) => return Err(self.no_copy_of(&(at..end))),
