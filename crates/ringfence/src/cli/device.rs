@@ -1,6 +1,6 @@
 //! `ringfence device ...`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -46,6 +46,9 @@ pub struct AddArgs {
     /// Go round the page cache (O_DIRECT); by default the page cache is used, and flushed when a guest asks for it
     #[arg(long)]
     pub direct: bool,
+    /// Also when a file system, a partition table or something else is on it, which is lost
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// A device by its name.
@@ -60,17 +63,12 @@ pub struct NameArgs {
 pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::Add(args) => {
-            let path = std::path::absolute(&args.path).map_err(|error| {
-                Failure::usage(format!(
-                    "the path {} cannot be used: {error}",
-                    args.path.display()
-                ))
-            })?;
             let request = Request::DeviceAdd {
                 name: args.name,
-                path,
+                path: absolute(&args.path)?,
                 size_bytes: args.size,
                 direct: args.direct,
+                force: args.force,
             };
             let device = context.ask_for(request, pick!(Answer::Device))?;
             context.output.show(&device, |device| {
@@ -98,6 +96,16 @@ pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
     }
 }
 
+/// The path as the daemon needs it, which has another working directory.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::usage(format!(
+            "the path {} cannot be used: {error}",
+            path.display()
+        ))
+    })
+}
+
 fn list(devices: &[Device]) -> String {
     if devices.is_empty() {
         return "no devices; add one with: ringfence device add NAME PATH --size SIZE".to_owned();
@@ -109,13 +117,16 @@ fn list(devices: &[Device]) -> String {
             HumanSize(device.size_bytes).to_string(),
             HumanSize(device.used_bytes).to_string(),
             HumanSize(device.free_bytes).to_string(),
+            device.errors.total().to_string(),
             device.volumes.len().to_string(),
             device.path.display().to_string(),
         ]
     });
     table(
-        &["NAME", "STATE", "SIZE", "USED", "FREE", "VOLUMES", "PATH"],
-        &[2, 3, 4, 5],
+        &[
+            "NAME", "STATE", "SIZE", "USED", "FREE", "ERRORS", "VOLUMES", "PATH",
+        ],
+        &[2, 3, 4, 5, 6],
         rows,
     )
 }
@@ -126,16 +137,29 @@ fn describe(device: &Device) -> String {
     } else {
         "page cache"
     };
-    fields(&[
+    let errors = &device.errors;
+    let mut rows = vec![
         ("Name", device.name.clone()),
         ("Path", device.path.display().to_string()),
         ("UUID", device.uuid.clone()),
         ("State", device.state.clone()),
+    ];
+    rows.extend(device.reason.iter().map(|reason| ("Why", reason.clone())));
+    rows.extend([
+        ("Role", device.role.clone()),
         ("Size", HumanSize(device.size_bytes).to_string()),
         ("Used", HumanSize(device.used_bytes).to_string()),
         ("Free", HumanSize(device.free_bytes).to_string()),
         ("Cache", cache.to_owned()),
         ("Volumes", names(&device.volumes)),
         ("Keys of", names(&device.keys_of)),
-    ])
+        (
+            "Errors",
+            format!(
+                "{} read, {} write, {} flush, {} without answer",
+                errors.read, errors.write, errors.flush, errors.hang
+            ),
+        ),
+    ]);
+    fields(&rows)
 }

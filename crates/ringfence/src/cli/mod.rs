@@ -6,6 +6,7 @@ pub mod events;
 pub mod grant;
 pub mod keys;
 pub mod output;
+pub mod pool;
 pub mod serve;
 pub mod session;
 pub mod status;
@@ -82,6 +83,9 @@ pub enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Tell what the running daemon serves, and where
     Status,
+    /// All devices together: show, move to another machine
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// The devices that volumes lie on
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -166,6 +170,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&context, *args),
         Command::Status => status::run(&context),
+        Command::Pool(command) => pool::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),
         Command::Grant(args) => grant::run(&context, args),

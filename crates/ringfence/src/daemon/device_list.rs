@@ -100,6 +100,11 @@ impl DeviceList {
         self.store(entries)
     }
 
+    /// Removes all entries.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.store(Vec::new())
+    }
+
     /// Settles `path` one way or the other.
     pub fn settle(&mut self, path: &Path) -> io::Result<()> {
         let mut entries = self.entries.clone();
@@ -163,6 +168,9 @@ mod tests {
         let list = DeviceList::load(dir.path()).unwrap();
         assert_eq!(list.entries(), [entry("/a", true)]);
         assert_eq!(list.get(Path::new("/a")), Some(&entry("/a", true)));
+        let mut list = list;
+        list.clear().unwrap();
+        assert!(DeviceList::load(dir.path()).unwrap().entries().is_empty());
     }
 
     #[test]

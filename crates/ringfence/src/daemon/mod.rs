@@ -12,6 +12,7 @@ mod portals;
 mod refusals;
 mod runtime;
 mod state_dir;
+mod witness;
 
 use std::future::Future;
 use std::path::Path;
@@ -134,7 +135,10 @@ fn serve(
         service: Arc::clone(&service),
         audit,
     }));
-    let server = Server::start(state, operations).map_err(|error| {
+    let chores = operations
+        .start_chores()
+        .map_err(|error| Failure::failed(format!("no thread for the chores: {error}")))?;
+    let server = Server::start(state, Arc::clone(&operations) as Arc<_>).map_err(|error| {
         Failure::failed(format!(
             "the control socket in {} cannot be made: {error}",
             state.display()
@@ -161,6 +165,9 @@ fn serve(
     notify::notify("STOPPING=1");
     server.close();
     let grace = Duration::from_secs(u64::from(args.shutdown_timeout));
+    operations.stop_chores();
+    // A thread of ours that panicked has said so itself.
+    let _ = chores.join();
     stop(&control_handle, service, &pool, grace)?;
     log.record(What::DaemonStopped {
         reason: reason.to_owned(),

@@ -111,6 +111,7 @@ impl fmt::Display for What {
             Self::VolumeNotServed { volume, reason } => {
                 write!(f, "{volume}: NOT SERVED: {reason}")
             }
+            Self::VolumeServed { volume } => write!(f, "{volume}: served again"),
             Self::GrantChanged {
                 volume,
                 initiator,
@@ -419,11 +420,11 @@ impl fmt::Display for What {
             Self::KeysRecovered {
                 volume,
                 device,
-                sequence,
+                copy_sequence,
                 by,
             } => write!(
                 f,
-                "{volume}: keys RECOVERED from {device} (sequence {sequence}) by {by}"
+                "{volume}: keys RECOVERED from {device} (sequence {copy_sequence}) by {by}"
             ),
         }
     }

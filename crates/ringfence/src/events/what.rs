@@ -81,6 +81,11 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// A volume that was not served is served now.
+    VolumeServed {
+        /// Its name.
+        volume: String,
+    },
     /// What an initiator may do has changed; for less, its I/O has drained.
     GrantChanged {
         /// The volume.
@@ -516,7 +521,7 @@ pub enum What {
         /// The device whose copy was taken.
         device: String,
         /// The sequence number of that copy.
-        sequence: u64,
+        copy_sequence: u64,
         /// Who asked.
         by: Operator,
     },
@@ -544,6 +549,7 @@ impl What {
             | Self::GrantChanged { .. }
             | Self::SessionDropped { .. }
             | Self::VolumeNotServed { .. }
+            | Self::VolumeServed { .. }
             | Self::VolumeDeleted { .. }
             | Self::SanitizeStarted { .. }
             | Self::SanitizeEnded { .. }

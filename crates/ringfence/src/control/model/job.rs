@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Job {
     /// The volume; it has at most one job.
     pub volume: String,
-    /// Tells one job of a volume from the next while the daemon runs.
-    pub serial: u64,
+    /// Identity of the job; of the volume for a resync.
+    pub id: String,
     /// `add-mirror`, `migrate`, `evacuate`, `replace`, or `resync`: what plexes missed is copied to them.
     pub job: String,
     /// The device that is evacuated or replaced.

@@ -108,6 +108,8 @@ pub struct Verified {
     pub volume: String,
     /// How much was compared.
     pub checked_bytes: u64,
+    /// How much was not, because a copy is still being brought up to date there.
+    pub skipped_bytes: u64,
     /// How much differs between plexes, or cannot be read from one.
     pub mismatched_bytes: u64,
     /// How much of that was repaired.

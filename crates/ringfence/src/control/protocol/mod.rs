@@ -6,7 +6,9 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Device, Grant, Grants, Keys, Progress, Session, Status, Volume, VolumeMap};
+use super::model::{
+    Device, Grant, Grants, Keys, KeysRecovery, Pool, Progress, Session, Status, Volume, VolumeMap,
+};
 use crate::events::Event;
 use crate::failure::Failure;
 
@@ -75,4 +77,8 @@ pub enum Answer {
     Keys(Keys),
     /// Sessions by identity.
     Sessions(Vec<Session>),
+    /// The pool.
+    Pool(Pool),
+    /// What recovering keys would do.
+    KeysRecovery(KeysRecovery),
 }

@@ -61,6 +61,9 @@ pub enum Request {
         /// Go round the page cache (O_DIRECT).
         #[serde(default)]
         direct: bool,
+        /// Also when there is something else on it.
+        #[serde(default)]
+        force: bool,
     },
     /// All devices. Answer: [`Answer::Devices`].
     DeviceList,
@@ -73,6 +76,22 @@ pub enum Request {
     DeviceRemove {
         /// Its name.
         name: String,
+    },
+    /// The pool. Answer: [`Answer::Pool`].
+    PoolShow,
+    /// Takes up the pool that lives on these devices; there must be none. Answer: [`Answer::Pool`].
+    PoolImport {
+        /// Its devices, absolute.
+        paths: Vec<PathBuf>,
+        /// Go round the page cache (O_DIRECT).
+        #[serde(default)]
+        direct: bool,
+    },
+    /// Lets go of the pool. Answer: [`Answer::Pool`] as it was.
+    PoolExport {
+        /// Also when initiators are logged in.
+        #[serde(default)]
+        force: bool,
     },
     /// Creates a volume. Answer: [`Answer::Volume`].
     VolumeCreate {
@@ -148,6 +167,31 @@ pub enum Request {
     },
     /// The private region as read back from its replicas. Answer: [`Answer::Keys`].
     Keys {
+        /// The volume.
+        volume: String,
+    },
+    /// What taking the keys from one device would do. Answer: [`Answer::KeysRecovery`].
+    KeysRecoverShow {
+        /// The volume.
+        volume: String,
+        /// The device whose copy is to be taken.
+        from: String,
+    },
+    /// Takes the keys from one device. Answer: [`Answer::Keys`].
+    KeysRecover {
+        /// The volume.
+        volume: String,
+        /// The device whose copy is taken.
+        from: String,
+        /// `proof` of what was shown.
+        proof: u64,
+        /// Then end the condition for the initiators, as [`Request::KeysClearLost`] does.
+        #[serde(default)]
+        clear: bool,
+    },
+    /// Ends the condition after [`Request::KeysRecover`] for initiators that do not know how to: all registrations and
+    /// the reservation go. Answer: [`Answer::Keys`].
+    KeysClearLost {
         /// The volume.
         volume: String,
     },

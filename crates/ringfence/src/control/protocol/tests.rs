@@ -23,7 +23,14 @@ fn requests_survive_the_wire() {
             path: "/dev/sd b".into(),
             size_bytes: Some(1 << 30),
             direct: true,
+            force: true,
         },
+        Request::PoolShow,
+        Request::PoolImport {
+            paths: vec!["/a".into()],
+            direct: false,
+        },
+        Request::PoolExport { force: true },
         Request::DeviceList,
         Request::DeviceShow { name: name() },
         Request::DeviceRemove { name: name() },
@@ -45,6 +52,17 @@ fn requests_survive_the_wire() {
             name: name(),
             new_name: name(),
         },
+        Request::KeysRecoverShow {
+            volume: name(),
+            from: name(),
+        },
+        Request::KeysRecover {
+            volume: name(),
+            from: name(),
+            proof: u64::MAX,
+            clear: true,
+        },
+        Request::KeysClearLost { volume: name() },
         Request::VolumeList,
         Request::VolumeShow { name: name() },
         Request::VolumeDelete {

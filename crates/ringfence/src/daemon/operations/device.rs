@@ -16,19 +16,29 @@ use crate::events::{Operator, What};
 use crate::failure::Failure;
 use crate::names::object_name;
 
+/// How a device joins the pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joining {
+    /// Round the page cache.
+    pub(super) direct: bool,
+    /// Whatever is on it.
+    pub(super) force: bool,
+}
+
 impl Operations {
     pub(super) fn device_add(
         &self,
         name: &str,
         path: PathBuf,
         size_bytes: Option<u64>,
-        direct: bool,
+        how: Joining,
         operator: &Operator,
     ) -> Result<Device, Failure> {
         object_name(name).map_err(Failure::usage)?;
         if !path.is_absolute() {
             return Err(Failure::usage("the path of a device is absolute"));
         }
+        let _shared = self.shared()?;
         let mut list = lock(&self.devices);
         if let Some(info) = self
             .device_infos()?
@@ -45,7 +55,8 @@ impl Operations {
         if let Some(size_bytes) = size_bytes {
             create_sparse(&path, size_bytes)?;
         }
-        let added = self.join(&mut list, name, &path, direct);
+        let added = self.join(&mut list, name, &path, how);
+        drop(list);
         match added {
             Ok(device) => {
                 self.audit.log().record(What::DeviceAdded {
@@ -53,6 +64,7 @@ impl Operations {
                     path: path.display().to_string(),
                     by: operator.clone(),
                 });
+                self.tidy_up();
                 Ok(device)
             }
             Err(failure) => {
@@ -71,25 +83,26 @@ impl Operations {
         list: &mut DeviceList,
         name: &str,
         path: &Path,
-        direct: bool,
+        how: Joining,
     ) -> Result<Device, Failure> {
         let source = DeviceSource {
             path: path.display().to_string(),
-            device: Arc::new(open_device(path, direct)?),
+            device: Arc::new(open_device(path, how.direct)?),
         };
         list.put(Entry {
             path: path.to_owned(),
-            direct,
+            direct: how.direct,
             unsettled: true,
         })
         .map_err(|error| unwritten(&error))?;
         let pool = Arc::clone(&self.pool);
         let owned = name.to_owned();
-        let added = self.run(move || async move { pool.device_add(&owned, source).await })?;
+        let added =
+            self.run(move || async move { pool.device_add_with(&owned, source, how.force).await })?;
         match added {
             Ok(info) => {
                 list.settle(path).map_err(|error| unwritten(&error))?;
-                self.describe(list, info)
+                self.describe(list.entries(), info)
             }
             Err(error) => {
                 list.remove(path).map_err(|error| unwritten(&error))?;
@@ -99,21 +112,33 @@ impl Operations {
     }
 
     pub(super) fn device_list(&self) -> Result<Vec<Device>, Failure> {
-        let list = lock(&self.devices);
+        let entries = self.device_entries()?;
         let infos = self.device_infos()?;
         infos
             .into_iter()
-            .map(|info| self.describe(&list, info))
+            .map(|info| self.describe(&entries, info))
             .collect()
     }
 
     pub(super) fn device_show(&self, name: &str) -> Result<Device, Failure> {
-        let list = lock(&self.devices);
         let info = self.device_info(name)?;
-        self.describe(&list, info)
+        self.describe(&self.device_entries()?, info)
+    }
+
+    /// The list as it is on disk: whoever changes it may be waiting for a device.
+    fn device_entries(&self) -> Result<Vec<Entry>, Failure> {
+        Ok(DeviceList::load(&self.state)?.entries().to_vec())
+    }
+
+    /// Does what the new number of devices asks for at once, so that the command's end is the end of it.
+    fn tidy_up(&self) {
+        if let Err(failure) = self.witness_and_list() {
+            tracing::warn!(%failure, "the witness could not be looked after");
+        }
     }
 
     pub(super) fn device_remove(&self, name: &str, operator: &Operator) -> Result<(), Failure> {
+        let _shared = self.shared()?;
         let mut list = lock(&self.devices);
         let info = self.device_info(name)?;
         let path = PathBuf::from(&info.path);
@@ -137,6 +162,8 @@ impl Operations {
             device: name.to_owned(),
             by: operator.clone(),
         });
+        drop(list);
+        self.tidy_up();
         Ok(())
     }
 
@@ -145,14 +172,14 @@ impl Operations {
         self.run(move || async move { pool.devices().await })
     }
 
-    fn device_info(&self, name: &str) -> Result<DeviceInfo, Failure> {
+    pub(super) fn device_info(&self, name: &str) -> Result<DeviceInfo, Failure> {
         let pool = Arc::clone(&self.pool);
         let name = name.to_owned();
         self.run(move || async move { pool.device(&name).await })?
             .map_err(|error| explain(&error))
     }
 
-    fn describe(&self, list: &DeviceList, info: DeviceInfo) -> Result<Device, Failure> {
+    fn describe(&self, entries: &[Entry], info: DeviceInfo) -> Result<Device, Failure> {
         let keys_of = self
             .pool
             .volumes()
@@ -181,8 +208,9 @@ impl Operations {
             None => ("online", None),
         };
         let path = PathBuf::from(&info.path);
+        let entry = entries.iter().find(|entry| entry.path == path);
         Ok(Device {
-            direct: list.get(&path).is_some_and(|entry| entry.direct),
+            direct: entry.is_some_and(|entry| entry.direct),
             reason,
             role: match info.role {
                 DeviceRole::Data => "data",
@@ -234,7 +262,7 @@ fn refuse_twice(list: &DeviceList, path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn create_sparse(path: &Path, size_bytes: u64) -> Result<(), Failure> {
+pub(super) fn create_sparse(path: &Path, size_bytes: u64) -> Result<(), Failure> {
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -264,7 +292,7 @@ fn sync_parent(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn unwritten(error: &std::io::Error) -> Failure {
+pub(super) fn unwritten(error: &std::io::Error) -> Failure {
     Failure::failed(format!(
         "the list of devices in the state directory cannot be written: {error}"
     ))

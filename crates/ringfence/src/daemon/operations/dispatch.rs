@@ -1,6 +1,6 @@
 //! From requests to the operations that carry them out.
 
-use super::{Operations, volume};
+use super::{Operations, device, volume};
 use crate::control::protocol::{Answer, Request};
 use crate::control::server::{Handler, Sink};
 use crate::events::Operator;
@@ -20,9 +20,12 @@ impl Handler for Operations {
                 path,
                 size_bytes,
                 direct,
-            } => self
-                .device_add(&name, path, size_bytes, direct, operator)
-                .map(Answer::Device),
+                force,
+            } => {
+                let how = device::Joining { direct, force };
+                self.device_add(&name, path, size_bytes, how, operator)
+                    .map(Answer::Device)
+            }
             Request::DeviceList => self.device_list().map(Answer::Devices),
             Request::DeviceShow { name } => self.device_show(&name).map(Answer::Device),
             Request::DeviceRemove { name } => {
@@ -48,9 +51,28 @@ impl Handler for Operations {
                 };
                 self.volume_create(wanted, operator).map(Answer::Volume)
             }
+            Request::PoolShow => self.pool_show().map(Answer::Pool),
+            Request::PoolImport { paths, direct } => {
+                self.pool_import(paths, direct, operator).map(Answer::Pool)
+            }
+            Request::PoolExport { force } => self.pool_export(force, operator).map(Answer::Pool),
             Request::VolumeRename { name, new_name } => self
                 .volume_rename(&name, &new_name, operator)
                 .map(Answer::Volume),
+            Request::KeysRecoverShow { volume, from } => self
+                .keys_recover_show(&volume, &from)
+                .map(Answer::KeysRecovery),
+            Request::KeysRecover {
+                volume,
+                from,
+                proof,
+                clear,
+            } => self
+                .keys_recover(&volume, &from, proof, clear, operator)
+                .map(Answer::Keys),
+            Request::KeysClearLost { volume } => {
+                self.keys_clear_lost(&volume, operator).map(Answer::Keys)
+            }
             Request::VolumeList => self.volume_list().map(Answer::Volumes),
             Request::VolumeShow { name } => self.volume_show(&name).map(Answer::Volume),
             Request::VolumeDelete { name, force } => self

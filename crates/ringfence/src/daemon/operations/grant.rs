@@ -20,6 +20,7 @@ impl Operations {
         operator: &Operator,
     ) -> Result<Grant, Failure> {
         let initiator = grantee(initiator).map_err(Failure::usage)?;
+        let _shared = self.shared()?;
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let volume = self.volume(name)?;

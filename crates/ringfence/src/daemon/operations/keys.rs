@@ -1,6 +1,6 @@
 //! The private region of a volume, read back.
 
-use ::volume::ReadBack;
+use ::volume::pool::{KeysCopy, KeysInspection, KeysReplicaStatus};
 use reservation::{Key, Nexus, State};
 
 use super::Operations;
@@ -11,16 +11,8 @@ use crate::failure::Failure;
 
 impl Operations {
     pub(super) fn keys(&self, name: &str) -> Result<Keys, Failure> {
-        let volume = self.volume(name)?;
-        let read = self.run(move || async move {
-            let region = volume.private_region().map_err(|error| error.to_string())?;
-            region.read_back().await.map_err(|error| error.to_string())
-        })?;
-        let read = read.map_err(|why| {
-            Failure::failed(format!("the private region of volume {name} cannot be read: {why}"))
-                .advise("'ringfence volume show' tells the volume's state; see docs/operators/troubleshooting.md")
-        })?;
-        Ok(present(name, read))
+        self.volume(name)?;
+        Ok(present(name, self.keys_inspect(name)?))
     }
 
     /// Names of the pool's devices by identity.
@@ -31,60 +23,68 @@ impl Operations {
     }
 }
 
-fn present(name: &str, read: ReadBack) -> Keys {
-    let state = &read.state;
-    let quorum = KeysQuorum {
-        current: read
-            .replicas
-            .iter()
-            .filter(|r| r.state == "current")
-            .count(),
-        of: read.replicas.len(),
-        needed: read.replicas.len() / 2 + 1,
+fn present(name: &str, inspection: KeysInspection) -> Keys {
+    let count = |is: fn(&KeysCopy) -> bool| {
+        let replicas = inspection.replicas.iter();
+        replicas.filter(|replica| is(&replica.state)).count()
     };
+    let of = count(|copy| *copy != KeysCopy::Unused);
+    let quorum = KeysQuorum {
+        current: count(|copy| *copy == KeysCopy::Current),
+        of,
+        needed: of / 2 + 1,
+    };
+    let current = inspection.current;
+    let version = current.and_then(|position| inspection.versions.into_iter().nth(position));
+    let state = version.and_then(|version| version.state.ok());
     Keys {
         volume: name.to_owned(),
-        reason: None,
-        generation: Some(state.generation),
-        reservation: state
-            .reservation
-            .as_ref()
-            .map(|reservation| KeysReservation {
-                kind: type_name(reservation.kind).to_owned(),
-                key: key_text(
-                    reservation
-                        .holder
-                        .as_ref()
-                        .map_or(Key(0), |holder| key_of(state, holder)),
-                ),
-                holder: reservation
-                    .holder
-                    .as_ref()
-                    .map(|holder| holder.initiator.name.to_string()),
-            }),
-        registrations: state
-            .registrants
-            .iter()
-            .map(|(nexus, registrant)| KeysRegistration {
-                key: key_text(registrant.key),
-                initiator: nexus.initiator.name.to_string(),
-                isid: isid_text(nexus.initiator.isid),
-                target_port: nexus.target_port,
-                aptpl: state.aptpl,
-                holder: holds(state, nexus),
-            })
-            .collect(),
-        replicas: read
-            .replicas
-            .into_iter()
-            .map(|replica| KeysReplica {
-                device: replica.device,
-                state: replica.state,
-                sequence: replica.sequence,
-            })
-            .collect(),
+        reason: inspection.problem,
+        generation: state.as_ref().map(|state| state.generation),
+        reservation: state.as_ref().and_then(reservation),
+        registrations: state.as_ref().map(registrations).unwrap_or_default(),
+        replicas: replicas(inspection.replicas),
         quorum,
     }
+}
+
+/// Replicas as the command line shows them.
+pub(super) fn replicas(replicas: Vec<KeysReplicaStatus>) -> Vec<KeysReplica> {
+    replicas
+        .into_iter()
+        .map(|replica| KeysReplica {
+            device: replica.device,
+            state: replica.state.to_string(),
+            sequence: replica.sequence,
+        })
+        .collect()
+}
+
+/// The group reservation of a state.
+pub(super) fn reservation(state: &State) -> Option<KeysReservation> {
+    let reservation = state.reservation.as_ref()?;
+    let holder = reservation.holder.as_ref();
+    Some(KeysReservation {
+        kind: type_name(reservation.kind).to_owned(),
+        key: key_text(holder.map_or(Key(0), |holder| key_of(state, holder))),
+        holder: holder.map(|holder| holder.initiator.name.to_string()),
+    })
+}
+
+/// The registrants of a state.
+pub(super) fn registrations(state: &State) -> Vec<KeysRegistration> {
+    state
+        .registrants
+        .iter()
+        .map(|(nexus, registrant)| KeysRegistration {
+            key: key_text(registrant.key),
+            initiator: nexus.initiator.name.to_string(),
+            isid: isid_text(nexus.initiator.isid),
+            target_port: nexus.target_port,
+            aptpl: state.aptpl,
+            holder: holds(state, nexus),
+        })
+        .collect()
 }
 
 /// The holder is a registrant ([`State`]).
@@ -108,8 +108,9 @@ fn holds(state: &State, nexus: &Nexus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::volume::private_region::ReplicaStatus;
+    use ::volume::pool::KeysVersion;
     use reservation::{InitiatorPort, Registrant, Reservation, ReservationType};
+    use uuid::Uuid;
 
     fn nexus(name: &str) -> Nexus {
         Nexus {
@@ -121,7 +122,7 @@ mod tests {
         }
     }
 
-    fn read_back(reservation: Option<Reservation>) -> ReadBack {
+    fn inspection(reservation: Option<Reservation>) -> KeysInspection {
         let mut state = State {
             generation: 3,
             aptpl: true,
@@ -135,19 +136,27 @@ mod tests {
             };
             state.registrants.insert(nexus(name), registrant);
         }
-        ReadBack {
-            state,
-            replicas: vec![ReplicaStatus {
+        KeysInspection {
+            problem: None,
+            current: Some(0),
+            replicas: vec![KeysReplicaStatus {
+                uuid: Uuid::nil(),
                 device: "disk1".into(),
-                state: "current".into(),
+                state: KeysCopy::Current,
                 sequence: Some(9),
+            }],
+            versions: vec![KeysVersion {
+                devices: vec!["disk1".into()],
+                sequence: 9,
+                token: 1,
+                state: Ok(state),
             }],
         }
     }
 
     #[test]
     fn keys_as_json() {
-        let held = read_back(Some(Reservation {
+        let held = inspection(Some(Reservation {
             kind: ReservationType::WriteExclusiveRegistrantsOnly,
             holder: Some(nexus("iqn.x:a")),
         }));
@@ -200,7 +209,7 @@ mod tests {
     fn an_all_registrants_reservation_is_held_by_all_and_has_no_key() {
         let keys = present(
             "shared",
-            read_back(Some(Reservation {
+            inspection(Some(Reservation {
                 kind: ReservationType::ExclusiveAccessAllRegistrants,
                 holder: None,
             })),
@@ -209,7 +218,7 @@ mod tests {
         assert_eq!(reservation.key, "0x0000000000000000");
         assert_eq!(reservation.holder, None);
         assert!(keys.registrations.iter().all(|r| r.holder));
-        let none = present("shared", read_back(None));
+        let none = present("shared", inspection(None));
         assert_eq!(none.reservation, None);
         assert!(none.registrations.iter().all(|r| !r.holder));
     }

@@ -36,6 +36,7 @@ impl Operations {
         operator: &Operator,
     ) -> Result<Volume, Failure> {
         object_name(new_name).map_err(Failure::usage)?;
+        let _shared = self.shared()?;
         // Always in the same order, so that two of them cannot wait for each other.
         let mut names = [name, new_name];
         names.sort_unstable();

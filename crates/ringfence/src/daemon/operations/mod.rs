@@ -1,5 +1,6 @@
 //! What the control socket asks for, carried out.
 
+mod chores;
 mod describe;
 mod device;
 mod dispatch;
@@ -7,6 +8,8 @@ mod grant;
 mod keys;
 mod layout;
 mod map;
+mod pool;
+mod recover;
 mod session;
 mod stream;
 mod volume;
@@ -14,7 +17,9 @@ mod volume;
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use ::volume::{Pool, PoolError, PoolErrorKind, Volume};
 use reactor::{FileDevice, Handle};
@@ -25,6 +30,10 @@ use super::device_list::DeviceList;
 use crate::control::model::{Portal, Status};
 use crate::failure::{Failure, FailureKind};
 use crate::iscsi::{PortalInfo, Service};
+use chores::Bell;
+
+/// How long a change of the pool as a whole waits for others to end.
+const ALONE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the operations work on.
 pub struct Parts {
@@ -63,6 +72,10 @@ pub struct Operations {
     control: Handle,
     devices: Mutex<DeviceList>,
     volumes: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// Held for writing by what changes the pool as a whole, by all other changes for reading.
+    whole: RwLock<()>,
+    /// Wakes the thread of the chores.
+    pub(super) chores: Bell,
     pool: Arc<Pool<FileDevice>>,
     target: Arc<Target<FileDevice>>,
     service: Arc<Service<FileDevice>>,
@@ -87,6 +100,8 @@ impl Operations {
             control: parts.control,
             devices: Mutex::new(parts.devices),
             volumes: Mutex::default(),
+            whole: RwLock::default(),
+            chores: Bell::default(),
             pool: parts.pool,
             target: parts.target,
             service: parts.service,
@@ -110,6 +125,37 @@ impl Operations {
         // Names without a holder are dropped here, so that the map stays as small as the number of volumes at work.
         locks.retain(|_, held| Arc::strong_count(held) > 1);
         Arc::clone(locks.entry(name.to_owned()).or_default())
+    }
+
+    /// For a change of a volume or device: not while the pool comes or goes.
+    fn shared(&self) -> Result<RwLockReadGuard<'_, ()>, Failure> {
+        match self.whole.try_read() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(Failure::refused("the pool is being imported or exported")
+                    .advise("try again when that is done"))
+            }
+        }
+    }
+
+    /// For a change of the pool as a whole. It never keeps others waiting: who is at work is waited for without
+    /// holding anything.
+    fn alone(&self) -> Result<RwLockWriteGuard<'_, ()>, Failure> {
+        let deadline = Instant::now() + ALONE_PATIENCE;
+        loop {
+            match self.whole.try_write() {
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Failure::refused("other changes are under way")
+                        .advise("wait until they are done, then try again"));
+                }
+            }
+        }
     }
 
     fn volume(&self, name: &str) -> Result<Arc<Volume<FileDevice>>, Failure> {

@@ -46,6 +46,7 @@ impl Operations {
             layout: layout_of(&wanted.shape)?.unwrap_or_default(),
             mirrors: wanted.shape.mirrors.unwrap_or(1),
         };
+        let _shared = self.shared()?;
         let order = self.volume_lock(&wanted.name);
         let _order = lock(&order);
         let pool = Arc::clone(&self.pool);
@@ -65,19 +66,24 @@ impl Operations {
             size_bytes: volume.size_bytes(),
             by: operator.clone(),
         });
-        Ok(self.describe_volume(&volume, &self.view()?))
+        self.described(&volume)
+    }
+
+    fn described(&self, volume: &Arc<PoolVolume<FileDevice>>) -> Result<Volume, Failure> {
+        let view = self.view()?;
+        Ok(self.describe_volume(volume, &view))
     }
 
     pub(super) fn volume_list(&self) -> Result<Vec<Volume>, Failure> {
-        let view = self.view()?;
         let volumes = self.pool.volumes();
+        let view = self.view()?;
         let described = volumes.iter().map(|v| self.describe_volume(v, &view));
         Ok(described.collect())
     }
 
     pub(super) fn volume_show(&self, name: &str) -> Result<Volume, Failure> {
         let volume = self.volume(name)?;
-        Ok(self.describe_volume(&volume, &self.view()?))
+        self.described(&volume)
     }
 
     pub(super) fn volume_delete(
@@ -86,6 +92,7 @@ impl Operations {
         force: bool,
         operator: &Operator,
     ) -> Result<(), Failure> {
+        let _shared = self.shared()?;
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let volume = self.volume(name)?;
@@ -157,6 +164,7 @@ impl Operations {
         growth: Growth,
         operator: &Operator,
     ) -> Result<Volume, Failure> {
+        let _shared = self.shared()?;
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let volume = self.volume(name)?;
@@ -185,6 +193,6 @@ impl Operations {
             size_bytes: volume.size_bytes(),
             by: operator.clone(),
         });
-        Ok(self.describe_volume(&volume, &self.view()?))
+        self.described(&volume)
     }
 }

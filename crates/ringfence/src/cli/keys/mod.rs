@@ -1,6 +1,8 @@
-//! `ringfence keys`.
+//! `ringfence keys`, and `ringfence keys recover`.
 
-use clap::Args;
+mod recover;
+
+use clap::{Args, Subcommand};
 
 use super::output::{fields, table};
 use super::{Context, pick};
@@ -12,17 +14,38 @@ use crate::names::object_name;
 /// `keys`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is shown is read back from the devices, not from memory: it is what a restart would find."
+    after_help = "What is shown is read back from the devices, not from memory: it is what a restart would find.",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
 )]
 pub struct KeysArgs {
     /// The volume's name
-    #[arg(value_parser = object_name)]
-    pub volume: String,
+    #[arg(value_parser = object_name, required = true)]
+    pub volume: Option<String>,
+    /// What else to do.
+    #[command(subcommand)]
+    pub command: Option<KeysCommand>,
+}
+
+/// The commands on keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Choose one copy of the keys of a volume that has lost its quorum
+    Recover(recover::RecoverArgs),
 }
 
 /// Carries `keys` out.
 pub fn run(context: &Context, args: KeysArgs) -> Result<(), Failure> {
-    let volume = args.volume;
+    let volume = match args {
+        KeysArgs {
+            command: Some(KeysCommand::Recover(args)),
+            ..
+        } => return recover::run(context, args),
+        // Clap requires the name where there is no subcommand.
+        KeysArgs { volume, .. } => {
+            volume.ok_or_else(|| Failure::usage("the name of a volume is missing"))?
+        }
+    };
     let request = Request::Keys { volume };
     let keys = context.ask_for(request, pick!(Answer::Keys))?;
     context.output.show(&keys, describe)
