@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -38,6 +39,7 @@ pub struct Device<D> {
     /// Earlier incarnations that may still have operations in flight.
     retired: Mutex<Vec<Arc<D>>>,
     errors: ErrorCounters,
+    last_error: ArcSwapOption<(Duration, String)>,
     /// Notified when it fails.
     failing: Event,
 }
@@ -78,6 +80,7 @@ impl<D: BlockDevice> Device<D> {
             opened: ArcSwap::from_pointee(Opened::new(1, inner)),
             retired: Mutex::default(),
             errors: ErrorCounters::default(),
+            last_error: ArcSwapOption::empty(),
             failing: Event::new(),
         }
     }
@@ -125,6 +128,17 @@ impl<D: BlockDevice> Device<D> {
     /// What has gone wrong since the daemon started; it survives [`Device::bring_online`].
     pub fn errors(&self) -> DeviceErrors {
         self.errors.read()
+    }
+
+    /// The last thing that went wrong, in words, and how long ago.
+    pub fn last_error(&self) -> Option<(String, Duration)> {
+        let last = self.last_error.load_full()?;
+        Some((last.1.clone(), self.now().saturating_sub(last.0)))
+    }
+
+    fn note(&self, counter: &AtomicU64, what: String) {
+        ErrorCounters::count(counter);
+        self.last_error.store(Some(Arc::new((self.now(), what))));
     }
 
     /// Takes the device out of use: operations that begin later fail at once, with `reason` when there was none
@@ -251,7 +265,7 @@ impl<D: BlockDevice> Device<D> {
 
     /// Counts an operation that its caller gives up.
     pub fn count_hang(&self) {
-        ErrorCounters::count(&self.errors.hangs);
+        self.note(&self.errors.hangs, "no answer in time".into());
     }
 
     /// The incarnation to be used, unless it has failed.
@@ -282,7 +296,11 @@ impl<D: BlockDevice> Device<D> {
         };
         let (result, buf) = opened.inner.read(offset_bytes, buf).await;
         let result = result.map_err(|source| {
-            ErrorCounters::count(&self.errors.reads);
+            self.note(&self.errors.reads, format!("read: {source}"));
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                // What is gone would read as zeroes as soon as a write made the file longer again.
+                self.fail("it has become shorter than it was");
+            }
             self.error("read", source)
         });
         (result, buf)
@@ -296,7 +314,7 @@ impl<D: BlockDevice> Device<D> {
         let opened = self.opened("write")?;
         let result = opened.inner.write(offset_bytes, data).await;
         result.map_err(|source| {
-            ErrorCounters::count(&self.errors.writes);
+            self.note(&self.errors.writes, format!("write: {source}"));
             self.error("write", source)
         })
     }
@@ -328,7 +346,7 @@ impl<D: BlockDevice> Device<D> {
     async fn flush_opened(&self, opened: &Opened<D>) -> Result<(), VolumeError> {
         let result = opened.flushes.flush(|| opened.inner.flush()).await;
         result.map_err(|source| {
-            ErrorCounters::count(&self.errors.flushes);
+            self.note(&self.errors.flushes, format!("flush: {source}"));
             opened.fail(format!("a flush failed: {source}"));
             self.failing.notify(usize::MAX);
             self.error("flush", source)
@@ -351,7 +369,7 @@ impl<D: BlockDevice> Device<D> {
             .write_zeroes(offset_bytes, length_bytes, deallocate)
             .await;
         result.map_err(|source| {
-            ErrorCounters::count(&self.errors.writes);
+            self.note(&self.errors.writes, format!("write zeroes: {source}"));
             self.error("write zeroes", source)
         })
     }

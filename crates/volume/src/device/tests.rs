@@ -43,6 +43,8 @@ fn errors_are_counted_and_a_failed_flush_fails_the_device() {
         };
         assert_eq!(device.errors(), expected, "what is refused is not counted");
         assert_eq!(device.errors().total(), 4);
+        let (what, _) = device.last_error().unwrap();
+        assert_eq!(what, "flush: simulated failure");
     });
 }
 
@@ -139,5 +141,62 @@ fn an_operation_without_end_is_given_up() {
             Some(())
         );
         assert_eq!(device.errors().hangs, 1);
+    });
+}
+
+/// A disk that is cut short: reads end early.
+struct Short(Arc<SimDevice>);
+
+impl BlockDevice for Short {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn alignment_bytes(&self) -> usize {
+        self.0.alignment_bytes()
+    }
+
+    async fn read(&self, _offset_bytes: u64, buf: BytesMut) -> (io::Result<()>, BytesMut) {
+        (Err(io::ErrorKind::UnexpectedEof.into()), buf)
+    }
+
+    async fn write(&self, offset_bytes: u64, data: Bytes) -> io::Result<()> {
+        self.0.write(offset_bytes, data).await
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.0.flush().await
+    }
+
+    async fn write_zeroes(&self, offset: u64, length: u64, deallocate: bool) -> io::Result<()> {
+        self.0.write_zeroes(offset, length, deallocate).await
+    }
+
+    async fn allocation(&self, offset: u64, length: u64) -> io::Result<Allocation> {
+        self.0.allocation(offset, length).await
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.0.in_flight()
+    }
+
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
+    }
+}
+
+#[test]
+fn a_device_that_was_cut_short_is_not_made_longer_again() {
+    let inner = Arc::new(Short(SimWorld::default().add(1 << 20, 4096)));
+    let device = Device::new(Uuid::from_u128(1), "d0".into(), "/a".into(), inner);
+    block_on(async {
+        device.write(0, page()).await.unwrap();
+        assert!(device.read(0, aligned_buffer(4096)).await.0.is_err());
+        let error = device.write(0, page()).await.unwrap_err();
+        assert!(error.to_string().contains("shorter"), "{error}");
     });
 }
