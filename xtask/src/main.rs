@@ -1,4 +1,4 @@
-//! What the project's developers run: `cargo xtask test`, `vm`, `fuzz` and `bench`.
+//! What the project's developers run: `cargo xtask test`, `sim`, `vm`, `fuzz` and `bench`.
 
 mod bench;
 mod context;
@@ -7,6 +7,7 @@ mod fuzz;
 mod packages;
 mod process;
 mod random;
+mod sim;
 mod targets;
 mod test;
 mod vm;
@@ -31,6 +32,8 @@ enum Task {
     Vm(vm_command::Arguments),
     /// Fuzz the parsers of everything that comes from outside
     Fuzz(fuzz::Arguments),
+    /// Run model-checked campaigns over the volume manager on simulated disks
+    Sim(sim::Arguments),
     /// Measure ringfence beside tgt and beside a responder that touches no disk
     Bench(bench::Arguments),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm_command::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run_task(&arguments),
+        Task::Sim(arguments) => sim::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {

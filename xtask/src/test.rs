@@ -9,6 +9,7 @@ use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu, storage};
 use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
+use crate::sim;
 use crate::targets::TargetKind;
 use crate::targets::layout::Layout;
 
@@ -78,6 +79,12 @@ const STEPS: &[Step] = &[
         about: "the fuzz targets: kept corpus and a short run",
         real_clients: false,
         run: fuzz::short_run,
+    },
+    Step {
+        name: "sim",
+        about: "a short campaign over the volume manager on simulated disks",
+        real_clients: false,
+        run: sim::short_run,
     },
     Step {
         name: "cli",

@@ -215,6 +215,7 @@ impl History {
 
 /// What was found wrong beside the way.
 fn judge(life: &Life) {
+    life.owners.lock().refresh(&life.pool);
     if let Some(problem) = &life.owners.lock().violation {
         violation(problem);
     }

@@ -21,7 +21,7 @@ pub async fn nemesis(life: Rc<Life>) {
             .borrow()
             .trouble
             .as_ref()
-            .map(|trouble| trouble.lifted);
+            .map(|trouble| trouble.lifted.is_some());
         match trouble {
             _ if life.quiet.get() => {}
             None if life.one_in(2) => begin(&life).await,
@@ -135,7 +135,7 @@ async fn begin(life: &Life) {
         disk,
         tolerant,
         ill,
-        lifted: false,
+        lifted: None,
     });
     match (ill, fault) {
         (Ill::Dead, _) => life.world.die(disk),
@@ -160,7 +160,15 @@ pub fn lift(life: &Life) {
 
 /// Ends the trouble when everything is whole again.
 pub async fn end_if_healthy(life: &Life) {
-    let over = |trouble: &Trouble| trouble.lifted && life.world.going_wrong(trouble.disk) == 0;
+    // What met the trouble may still fail later.
+    let over = |trouble: &Trouble| {
+        let Some(lifted) = trouble.lifted else {
+            return false;
+        };
+        let active = life.active.borrow();
+        life.world.going_wrong(trouble.disk) == 0
+            && active.values().all(|(.., since)| *since > lifted)
+    };
     let lifted = life.model.borrow().trouble.as_ref().is_some_and(over);
     if lifted && unhealthy(&life.pool).await.is_none() {
         trace!("{:?} everything is whole again", life.world.time());

@@ -178,6 +178,7 @@ async fn delete(life: &Life) {
         model.closing.insert(number);
         model.pending.insert(id, Pending::Delete(number));
     }
+    life.owners.lock().refresh(&life.pool);
     let result = life.pool.volume_delete(&name).await;
     let gone = went_well(life, "delete", result);
     let mut model = life.model.borrow_mut();

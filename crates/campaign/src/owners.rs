@@ -63,6 +63,8 @@ fn holds(extent: &Extent, device: Uuid, offset_bytes: u64) -> bool {
 impl Owners {
     /// Tells which disk a device is.
     pub fn device(&mut self, uuid: Uuid, disk: usize) {
+        // A device that was removed and added again has another identity.
+        self.disks.retain(|_, other| *other != disk);
         self.disks.insert(uuid, disk);
     }
 
@@ -71,7 +73,8 @@ impl Owners {
         self.disks.get(&uuid).copied()
     }
 
-    fn refresh(&mut self, pool: &Pool<SimDevice>) {
+    /// Looks at the records: what a volume has now is its own, or was.
+    pub fn refresh(&mut self, pool: &Pool<SimDevice>) {
         let mut now = BTreeMap::new();
         for volume in pool.volumes() {
             let record = volume.record();
@@ -127,7 +130,8 @@ impl Owners {
             .find(|(_, d)| **d == disk)
             .map(|(uuid, _)| *uuid)
         else {
-            return Some("the disk is not in the pool".into());
+            // It was added a moment ago.
+            return None;
         };
         if at < DATA_STARTS_AT {
             return Some("that is the label or the configuration".into());

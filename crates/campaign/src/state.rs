@@ -54,14 +54,14 @@ pub struct Trouble {
     pub tolerant: BTreeSet<u32>,
     /// How it is ill.
     pub ill: Ill,
-    /// It is well again, but what it did is not repaired yet.
-    pub lifted: bool,
+    /// It is well again, since then, but what it did is not repaired yet.
+    pub lifted: Option<Duration>,
 }
 
 impl Trouble {
     /// The disk is well again.
     pub fn heal(&mut self, world: &SimWorld) {
-        self.lifted = true;
+        self.lifted = Some(world.time());
         world.resume(self.disk);
         world.revive(self.disk);
         world.slow(self.disk, 1);

@@ -60,6 +60,7 @@ pub async fn open(
     let owners = Arc::<Mutex<Owners>>::default();
     watch(world, &pool, &owners);
     devices(&pool, model, &owners).await;
+    owners.lock().refresh(&pool);
     volumes(&pool, model, random);
     model.pending.clear();
     model.closing.clear();
@@ -75,7 +76,7 @@ fn may_be_away(model: &Model) -> bool {
     model
         .trouble
         .as_ref()
-        .is_some_and(|trouble| !trouble.lifted)
+        .is_some_and(|trouble| trouble.lifted.is_none())
         && model.devices.len() < 3
 }
 

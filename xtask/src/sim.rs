@@ -1,0 +1,105 @@
+//! `cargo xtask sim`: model-checked campaigns over the volume manager on simulated disks (the `campaign` crate).
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::context::Context;
+use crate::process::{finish, run_within, tail};
+use crate::targets::TargetKind;
+
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+/// The run inside `cargo xtask test` ends with the first of the two.
+const SHORT_CRASH_POINTS: &str = "20000";
+const SHORT_MINUTES: &str = "0.75";
+
+/// Arguments of `cargo xtask sim`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Go on until so many crashes were made, opened and checked
+    #[arg(long, default_value_t = 100_000)]
+    crash_points: u64,
+    /// Seed of the first history; the others follow it
+    #[arg(long)]
+    seed: Option<u64>,
+    /// End after so many minutes at the latest
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Run the history of --seed alone, as a failed run printed it
+    #[arg(long, requires = "seed")]
+    replay: bool,
+    /// Tell everything that is done, with --replay
+    #[arg(long, requires = "replay")]
+    trace: bool,
+    /// Go on after a failure
+    #[arg(long)]
+    keep_going: bool,
+    /// Build a defect into the test: it must be found
+    #[arg(long)]
+    plant: Option<String>,
+}
+
+/// Runs a campaign; it prints its progress, a summary, and how a failure is replayed.
+///
+/// # Errors
+/// When a promise was broken.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let context = Context::new(arguments.seed, TargetKind::Ringfence)?;
+    let mut campaign = Command::new(build(&context)?);
+    campaign
+        .arg(format!("--crash-points={}", arguments.crash_points))
+        .arg(format!("--seed={}", context.seed));
+    if let Some(minutes) = arguments.minutes {
+        campaign.arg(format!("--minutes={minutes}"));
+    }
+    if let Some(plant) = &arguments.plant {
+        campaign.arg(format!("--plant={plant}"));
+    }
+    let flags = [
+        ("--replay", arguments.replay),
+        ("--trace", arguments.trace),
+        ("--keep-going", arguments.keep_going),
+    ];
+    for (flag, given) in flags {
+        if given {
+            campaign.arg(flag);
+        }
+    }
+    let status = campaign.status().context("the campaign does not start")?;
+    ensure!(status.success(), "the campaign failed");
+    Ok(())
+}
+
+/// A campaign of less than a minute.
+///
+/// # Errors
+/// When a promise was broken; the message says how to replay it.
+pub fn short_run(context: &Context) -> Result<String> {
+    let mut campaign = Command::new(build(context)?);
+    campaign.args(["--crash-points", SHORT_CRASH_POINTS]);
+    campaign.args(["--minutes", SHORT_MINUTES]);
+    campaign.arg(format!("--seed={}", context.seed));
+    let finished = finish(&mut campaign, Duration::from_secs(600))?;
+    ensure!(finished.code == 0, "{}", tail(&finished.text(), 60));
+    let text = finished.text();
+    let words = text
+        .lines()
+        .find(|line| line.contains(" crash points in ") && !line.contains(" s  "));
+    Ok(words.unwrap_or_default().to_owned())
+}
+
+fn build(context: &Context) -> Result<PathBuf> {
+    let args = [
+        "build",
+        "-q",
+        "--profile",
+        "campaign",
+        "--locked",
+        "-p",
+        "campaign",
+    ];
+    run_within(&mut context.cargo(&args), BUILD_LIMIT)?;
+    Ok(context.target_folder()?.join("campaign/campaign"))
+}
