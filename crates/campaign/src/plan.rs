@@ -55,7 +55,7 @@ impl Plan {
             lives: random.within(2..7),
             clients: random.within(1..6),
             operators: 1 + random.below(2),
-            clashes: false,
+            clashes: random.one_in(3),
             looks: random.within(10..40),
             volumes: random.within(1..5) as usize,
             troubles: random.one_in(2) && plant.is_none(),
