@@ -10,11 +10,14 @@ use crate::sim::{SimDevice, SimWorld};
 use crate::translate::Region;
 
 mod crashes;
+mod devices;
 mod layouts;
+mod moving;
 mod promise_four;
 mod recover;
 mod scale;
 mod together;
+mod witnesses;
 
 const MIB: u64 = 1 << 20;
 const BOOT: Uuid = Uuid::from_u128(0xb007);
