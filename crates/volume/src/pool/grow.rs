@@ -59,6 +59,11 @@ impl<D: BlockDevice> Pool<D> {
             }
             let grown = grow(&inner, &before, size_bytes)?;
             // A detached plex may grow on a device that is away: its new part is stale and not believed.
+            for extent in &grown.zero {
+                if is_attached_on(&grown.record, extent.device) {
+                    inner.check_usable(extent.device)?;
+                }
+            }
             let zeroed: Vec<(Arc<Device<D>>, Extent)> = inner.on_devices(
                 grown
                     .zero
@@ -105,6 +110,15 @@ impl<D: BlockDevice> Pool<D> {
             let layout = match committed {
                 Ok(layout) => layout,
                 Err(error) => {
+                    // Where the outcome is not known it is settled first: the logs must have the size that the record has.
+                    let settled = self.settle(&mut inner).await;
+                    let found = inner
+                        .config()
+                        .map(|config| config.volumes.get(&before.uuid));
+                    if settled.is_ok() && matches!(found, Ok(Some(found)) if *found == record) {
+                        drop(growing);
+                        return Ok(());
+                    }
                     if let Err(error) = volume.cancel_grow(growing).await {
                         tracing::warn!(volume = name, %error, "the region log has two sizes");
                     }
@@ -118,6 +132,12 @@ impl<D: BlockDevice> Pool<D> {
             return Ok(());
         }
     }
+}
+
+/// Whether a device holds anything of a plex that is believed.
+fn is_attached_on(record: &VolumeRecord, device: Uuid) -> bool {
+    let mut attached = record.plexes.iter().filter(|plex| plex.is_attached());
+    attached.any(|plex| plex.is_on(device))
 }
 
 /// Whether two records have the same plexes in the same places, and the same size.

@@ -154,11 +154,7 @@ fn a_crash_at_any_moment_of_a_handover() {
                     None if same_machine => assert_eq!(kept, [true; 2]),
                     None => {}
                     // Exported, and perhaps imported: kept until the import has returned.
-                    Some(1) => {
-                        if kept == [true; 2] {
-                            stamps += 1;
-                        }
-                    }
+                    Some(1) => stamps += usize::from(kept == [true; 2]),
                     // Imported elsewhere; this boot is another one.
                     Some(_) => assert_eq!(kept, [false; 2]),
                 }
