@@ -1,6 +1,7 @@
 //! The configuration of a pool, in memory and in its page store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,6 +16,10 @@ use crate::page_store::{
     Finding, Identity, PageChange, PageStore, RECORD_BYTES, Replica, ReplicaHealth, ReplicaInfo,
     StoreError,
 };
+
+/// How long a change waits for a majority of the copies that hangs. Changes are made under the pool's lock, which others
+/// wait for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const KIND_POOL: u16 = 1;
 const KIND_DEVICE: u16 = 2;
@@ -117,6 +122,7 @@ impl<D: BlockDevice> ConfigStore<D> {
             config,
             pages: BTreeMap::new(),
         };
+        store.store.limit(Some(PATIENCE));
         store
             .commit(vec![Change::Pool(pool), Change::Device(device)])
             .await?;
@@ -145,7 +151,8 @@ impl<D: BlockDevice> ConfigStore<D> {
         ConfigStore::load(self.config.pool.uuid, store).await
     }
 
-    async fn load(pool: Uuid, store: PageStore<D>) -> Result<ConfigStore<D>, ConfigError> {
+    async fn load(pool: Uuid, mut store: PageStore<D>) -> Result<ConfigStore<D>, ConfigError> {
+        store.limit(Some(PATIENCE));
         let used: Vec<u32> = store.used_pages().collect();
         let bytes = store.read_pages(&used).await?;
         let (config, pages) = parse(used.into_iter().zip(bytes))?;

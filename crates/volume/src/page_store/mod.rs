@@ -199,7 +199,7 @@ pub struct PageStore<D> {
     claimed: bool,
     /// Why nothing can be committed until the store has been opened again.
     unsettled: Option<String>,
-    /// How long to wait for a majority that hangs: an opening does not wait without end.
+    /// How long to wait for a majority that hangs; an opening does not wait without end.
     limit: Option<Duration>,
 }
 
@@ -283,6 +283,12 @@ impl<D: BlockDevice> PageStore<D> {
                 }
             })
             .collect()
+    }
+
+    /// From now on a commit waits for a majority that hangs for at most `limit`; without, it waits without end. After the
+    /// limit the outcome is not known.
+    pub fn limit(&mut self, limit: Option<Duration>) {
+        self.limit = limit;
     }
 
     /// True after a commit whose outcome is not known.

@@ -10,6 +10,7 @@ mod replicas;
 pub mod slot;
 mod table;
 
+use arc_swap::ArcSwap;
 use async_lock::{Mutex, MutexGuard};
 use bytes::Bytes;
 use reservation::machine::apply;
@@ -19,7 +20,9 @@ use uuid::Uuid;
 
 use crate::block_device::BlockDevice;
 use crate::config::Persist;
-use crate::page_store::{HeaderRead, Identity, PageStore, Replica, ReplicaHealth, StoreError};
+use crate::page_store::{
+    HeaderRead, Identity, PageStore, Replica, ReplicaHealth, ReplicaInfo, StoreError,
+};
 pub use inspect::{Inspection, ReplicaReport, Version};
 use table::Table;
 
@@ -37,6 +40,8 @@ pub struct PrivateRegion<D> {
     boot_id: Uuid,
     persist: Persist,
     inner: Mutex<Inner<D>>,
+    /// As last seen, for those who do not want to wait.
+    health: ArcSwap<Vec<ReplicaInfo>>,
 }
 
 struct Inner<D> {
@@ -138,6 +143,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
             volume,
             boot_id,
             persist,
+            health: ArcSwap::from_pointee(store.health()),
             inner: Mutex::new(Inner {
                 store,
                 table,
@@ -165,6 +171,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
             volume,
             boot_id,
             persist,
+            health: ArcSwap::from_pointee(inner.store.health()),
             inner: Mutex::new(inner),
         };
         region.power_on_after_reboot().await?;
@@ -207,6 +214,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
             volume,
             boot_id,
             persist,
+            health: ArcSwap::from_pointee(inner.store.health()),
             inner: Mutex::new(inner),
         };
         let mut inner = region.inner.lock().await;

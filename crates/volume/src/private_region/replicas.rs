@@ -1,5 +1,7 @@
 //! The replicas of a private region: their health, repair, and change.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{PrivateRegion, PrivateRegionError};
@@ -7,9 +9,18 @@ use crate::block_device::BlockDevice;
 use crate::page_store::{Finding, Replica, ReplicaInfo};
 
 impl<D: BlockDevice> PrivateRegion<D> {
-    /// Every replica that counts, those whose device is not there too. No I/O; it waits for a commit under way.
+    /// Every replica that counts, those whose device is not there too. No I/O and no waiting: while a commit is under
+    /// way, what was seen last.
     pub async fn health(&self) -> Vec<ReplicaInfo> {
-        self.inner.lock().await.store.health()
+        if let Some(inner) = self.inner.try_lock() {
+            self.health.store(Arc::new(inner.store.health()));
+        }
+        Vec::clone(&self.health.load())
+    }
+
+    /// Whether a commit has failed in a way that only [`PrivateRegion::recover`] settles; `None` while one is under way.
+    pub fn is_unsettled(&self) -> Option<bool> {
+        Some(self.inner.try_lock()?.store.is_unsettled())
     }
 
     /// Brings a stale replica up to date. Commits wait meanwhile, for at most a few seconds.

@@ -457,3 +457,31 @@ fn a_region_that_is_closed_touches_no_device() {
         assert_eq!(world.history(), (0, 0));
     });
 }
+
+#[test]
+fn the_health_of_replicas_is_told_while_a_commit_hangs() {
+    let world = world(3);
+    world.run(async {
+        let all = replicas(&world, 3);
+        let device = all[0].device.clone();
+        let region = PrivateRegion::create(VOLUME, all, BOOT, Persist::Aptpl)
+            .await
+            .unwrap();
+        let region = std::rc::Rc::new(region);
+        world.hang(1);
+        world.hang(2);
+        let committing = region.clone();
+        let commit = crate::sim::spawn(async move { committing.commit(&registered(1)).await });
+        device.sleep(std::time::Duration::from_secs(60)).await;
+        assert!(!commit.is_done());
+        assert_eq!(region.health().await.len(), 3);
+        assert_eq!(region.is_unsettled(), None);
+        world.resume(1);
+        commit.await.unwrap();
+        let health = region.health().await;
+        let stale = |info: &&ReplicaInfo| info.health != ReplicaHealth::Current;
+        let stale: Vec<Uuid> = health.iter().filter(stale).map(|info| info.uuid).collect();
+        assert_eq!(stale, [Uuid::from_u128(3)]);
+        assert_eq!(region.is_unsettled(), Some(false));
+    });
+}

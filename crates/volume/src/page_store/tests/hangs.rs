@@ -136,6 +136,27 @@ fn without_a_majority_a_commit_waits_for_what_hangs() {
 }
 
 #[test]
+fn with_a_limit_a_commit_gives_a_majority_up_that_hangs() {
+    let world = world(3);
+    world.run(async {
+        let mut store = formatted(&world, &[0, 1, 2]).await;
+        store.limit(Some(Duration::from_secs(20)));
+        world.hang(0);
+        world.hang(1);
+        let began = world.time();
+        let result = store.commit(record(1), Vec::new()).await;
+        assert!(matches!(result, Err(StoreError::Unsettled { .. })));
+        assert!(world.time() - began < Duration::from_secs(25));
+        world.resume(0);
+        world.resume(1);
+        device_of(&store, 0).sleep(Duration::from_secs(1)).await;
+        let own = store.replicas().map(|(replica, _)| replica.clone());
+        let store = store.reopen(own.collect()).await.unwrap();
+        assert_eq!(contents(&store).await.0, 1, "all of it has landed");
+    });
+}
+
+#[test]
 fn failing_a_device_ends_the_waiting_for_it() {
     let world = world(3);
     world.run(async {
