@@ -91,6 +91,12 @@ pub struct KeysInspection {
     pub current: Option<usize>,
 }
 
+/// Replicas that are written and that nobody knows of.
+struct Draft {
+    keys: Vec<KeysReplica>,
+    reserved: Reserved,
+}
+
 /// Where the keys of a volume are.
 struct Keys<D> {
     record: Arc<VolumeRecord>,
@@ -131,7 +137,8 @@ impl<D: BlockDevice> Pool<D> {
 
     /// A person's choice for a volume whose keys have no majority or contradict one another: its keys become the version
     /// `token` (of [`Pool::keys_inspect`]) that device `from` has, marked as lost (SPC-4 5.13.5.3.2), on new replicas. The
-    /// caller has stopped serving the volume. Returns the volume in the place of the old one.
+    /// caller has stopped serving the volume. A volume that was served stays the same one; one with a fault is opened
+    /// again and comes back in the place of the old one.
     ///
     /// The new replicas are written in space that nobody uses. Then one commit of the configuration names them instead of
     /// the old ones, which nobody asks any more: a crash before it leaves everything as it was.
@@ -151,6 +158,13 @@ impl<D: BlockDevice> Pool<D> {
         drop(inner);
         let said = PrivateRegion::inspect(volume.uuid(), &keys.replicas).await?;
         if said.problem.is_none() {
+            if let Ok(region) = volume.private_region()
+                && region.is_closed().await
+            {
+                // A recovery whose outcome was not known: this is the outcome.
+                region.replace(keys.replicas).await?;
+                return Ok(volume);
+            }
             return Err(PoolError::KeysHaveQuorum {
                 volume: name.into(),
             });
@@ -169,21 +183,28 @@ impl<D: BlockDevice> Pool<D> {
                 });
             }
         }
-        let recovered = self.recover_closed(&volume, &keys, chosen, token).await;
-        if recovered.is_err() && volume.private_region().is_ok() {
-            // It was served, and its region is closed now.
-            self.volume_reopen(name).await?;
-        }
-        recovered
+        let draft = match self.draft_recovery(&volume, &keys, chosen, token).await {
+            Ok(draft) => draft,
+            Err(error) => {
+                // Nothing has changed.
+                if let Ok(region) = volume.private_region() {
+                    region.resume().await;
+                }
+                return Err(error);
+            }
+        };
+        // From here on the old replicas may be dropped: what was closed stays closed when this fails.
+        self.finish_recovery(&volume, &keys, draft).await
     }
 
-    async fn recover_closed(
+    /// Writes the new replicas.
+    async fn draft_recovery(
         &self,
         volume: &Arc<Volume<D>>,
         keys: &Keys<D>,
         chosen: Uuid,
         token: u64,
-    ) -> Result<Arc<Volume<D>>, PoolError> {
+    ) -> Result<Draft, PoolError> {
         let inner = self.inner.lock().await;
         let (new, reserved) = place(&inner, &keys.record, chosen)?;
         let mut record = VolumeRecord::clone(&keys.record);
@@ -199,21 +220,42 @@ impl<D: BlockDevice> Pool<D> {
             Ok::<_, PoolError>(())
         }
         .await;
-        let mut inner = self.inner.lock().await;
-        if let Err(error) = written {
-            reserved.freed();
-            return Err(error);
+        match written {
+            Ok(()) => Ok(Draft {
+                keys: record.keys,
+                reserved,
+            }),
+            Err(error) => {
+                reserved.freed();
+                Err(error)
+            }
         }
+    }
+
+    /// Commits the configuration that names them.
+    async fn finish_recovery(
+        &self,
+        volume: &Arc<Volume<D>>,
+        keys: &Keys<D>,
+        Draft {
+            keys: new,
+            reserved,
+        }: Draft,
+    ) -> Result<Arc<Volume<D>>, PoolError> {
+        let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
         let now = self.volume(&keys.record.name)?.record();
-        if now.uuid != record.uuid || now.keys != keys.record.keys {
+        if now.uuid != keys.record.uuid || now.keys != keys.record.keys {
             reserved.freed();
+            if let Ok(region) = volume.private_region() {
+                region.resume().await;
+            }
             return Err(PoolError::KeysBusy {
                 volume: keys.record.name.clone(),
             });
         }
         let mut record = VolumeRecord {
-            keys: record.keys,
+            keys: new,
             ..VolumeRecord::clone(&now)
         };
         if let Some(job) = &mut record.job {
@@ -222,15 +264,28 @@ impl<D: BlockDevice> Pool<D> {
             job.keys_retire.clear();
         }
         let old = inner.space.hold(extents_of(&keys.record.keys));
-        inner
-            .commit(vec![Change::Volume(Box::new(record.clone()))])
-            .await?;
+        let changes = vec![Change::Volume(Box::new(record.clone()))];
+        let recovered = match volume.private_region() {
+            Ok(region) => {
+                let layout = volume
+                    .prepare_layout(&record, &inner.devices)
+                    .map_err(|problem| PoolError::Inconsistent { problem })?;
+                let targets = keys_replicas(&inner.devices, &record, &map_of(&record)?);
+                inner.commit(changes).await?;
+                volume.publish(record, layout);
+                region.replace(targets).await?;
+                volume.clone()
+            }
+            Err(_) => {
+                inner.commit(changes).await?;
+                volume.close().await;
+                self.open_in_place(&inner, record).await?
+            }
+        };
         reserved.committed();
-        volume.close().await;
-        let opened = self.open_in_place(&inner, record).await?;
         // Where something may still land, nothing is placed before it has.
         old.freed();
-        Ok(opened)
+        Ok(recovered)
     }
 
     /// Opens a volume again that is not served, after what was missing has come back. Returns the volume in the place of
@@ -242,11 +297,7 @@ impl<D: BlockDevice> Pool<D> {
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
         let volume = self.volume(name)?;
-        let closed = match volume.private_region() {
-            Ok(region) => region.is_closed().await,
-            Err(_) => true,
-        };
-        if !closed {
+        if volume.fault().is_none() {
             return Ok(volume);
         }
         volume.close().await;

@@ -197,6 +197,23 @@ impl<D: BlockDevice> PrivateRegion<D> {
         self.inner.lock().await.retired
     }
 
+    /// Takes [`PrivateRegion::close`] back; what was known then is known still.
+    pub async fn resume(&self) {
+        self.inner.lock().await.retired = false;
+    }
+
+    /// Goes on with other replicas, those of [`PrivateRegion::recover_from`], after [`PrivateRegion::close`]. The user loads
+    /// the state again.
+    ///
+    /// # Errors
+    /// As for [`PrivateRegion::open`]; it stays closed then.
+    pub async fn replace(&self, replicas: Vec<Replica<D>>) -> Result<(), PrivateRegionError> {
+        let mut inner = self.inner.lock().await;
+        let store = PageStore::open(identity(self.volume), replicas.clone(), false).await?;
+        *inner = load(self.volume, store, replicas).await?;
+        Ok(())
+    }
+
     /// As [`PrivateRegion::open`] after a pool was exported in order, perhaps on another machine: no power was lost, so
     /// that registrations made without APTPL stay. They get this boot's identity, durably: the next reboot is one again.
     ///

@@ -214,11 +214,48 @@ fn what_was_served_and_lost_its_quorum_is_recovered_too() {
         }
         let token = said.versions[0].token;
         let new = pool.keys_recover("v", "d2", token).await.unwrap();
+        assert!(
+            Arc::ptr_eq(&new, &volume),
+            "its data is served all the time"
+        );
+        let on: Vec<Uuid> = new.record().keys.iter().map(|k| k.extent.device).collect();
+        assert_eq!(on.len(), 1);
         assert!(loaded(&new).await.lost);
-        let error = region.commit(&state(10)).await.unwrap_err();
-        assert!(error.to_string().contains("closed"), "{error}");
-        assert!(region.recover().await.is_err());
         commit(&new, 5).await;
+        new.write(0, vec![5; 4096].into()).await.unwrap();
+        drop((new, volume, pool));
+        for disk in [0, 1] {
+            world.revive(disk);
+        }
+        let pool = open(&world, &[0, 1, 2, 3, 4]).await.unwrap();
+        let volume = pool.volume("v").unwrap();
+        assert_eq!(loaded(&volume).await.generation, 5);
+        assert_eq!(read(&volume, 0, 4096).await, [5; 4096]);
+    });
+}
+
+#[test]
+fn a_recovery_that_fails_leaves_a_served_volume_as_it_was() {
+    let world = world(&[64; 5]);
+    block_on(async {
+        let pool = five(&world).await;
+        let volume = pool.volume("v").unwrap();
+        for disk in [0, 1] {
+            world.die(disk);
+        }
+        let region = volume.private_region().unwrap();
+        assert!(region.commit(&state(9)).await.is_err());
+        let token = pool.keys_inspect("v").await.unwrap().versions[0].token;
+        // The only device that is left cannot be written: it is no majority of anything.
+        world.fail(2, false, true, false);
+        assert!(pool.keys_recover("v", "d2", token).await.is_err());
+        for disk in [0, 1] {
+            world.revive(disk);
+        }
+        world.fail(2, false, false, false);
+        let found = region.recover().await.unwrap().generation;
+        assert!(found == 3 || found == 9, "{found}");
+        commit(&volume, 10).await;
     });
 }
 
