@@ -12,6 +12,9 @@ pub type Moment = u64;
 /// Content of a sector: the number of the write; 0 for zeroes.
 pub type Value = u64;
 
+/// Writes that may pass while one read is under way.
+const LATELY: usize = 16;
+
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     value: Value,
@@ -32,6 +35,8 @@ pub struct Register {
     /// All that may be found after a power cut, and what may be read now.
     candidates: Vec<Candidate>,
     last_begun: Moment,
+    /// Values that began lately, with their moments, also those that are superseded by now.
+    lately: Vec<(Value, Moment)>,
     /// The pool was opened since the last write began: what is read is durable.
     clean: bool,
 }
@@ -49,6 +54,7 @@ impl Default for Register {
                 seen: None,
             }],
             last_begun: 0,
+            lately: Vec::new(),
             clean: false,
         }
     }
@@ -89,6 +95,10 @@ impl Register {
             seen: None,
         });
         self.last_begun = now;
+        if self.lately.len() >= LATELY {
+            self.lately.remove(0);
+        }
+        self.lately.push((value, now));
         self.clean = false;
     }
 

@@ -73,11 +73,13 @@ pub async fn open(
 
 /// Whether the disk in trouble can take the pool with it.
 fn may_be_away(model: &Model) -> bool {
-    model
+    let removed = |pending: &&Pending| matches!(pending, Pending::DeviceRemove(_));
+    let certain = model.devices.len() - model.pending.values().filter(removed).count();
+    let ill = model
         .trouble
         .as_ref()
-        .is_some_and(|trouble| trouble.lifted.is_none())
-        && model.devices.len() < 3
+        .is_some_and(|trouble| trouble.lifted.is_none());
+    ill && certain < 3
 }
 
 async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owners>) {
