@@ -38,6 +38,12 @@ async fn ill(volume: &Volume<SimDevice>) -> Option<String> {
         if !plex.is_attached() {
             return Some(format!("plex {position} is detached"));
         }
+        if volume.stale_bytes(position) > 0 {
+            return Some(format!("plex {position} is stale in part"));
+        }
+    }
+    if volume.unsettled_bytes() > 0 {
+        return Some("something is not settled".into());
     }
     if record.job.is_some() {
         return Some("a job".into());
@@ -63,7 +69,6 @@ async fn ill(volume: &Volume<SimDevice>) -> Option<String> {
 ///
 /// # Errors
 /// Where they differ.
-#[allow(dead_code)]
 pub fn compare_plexes(
     world: &SimWorld,
     volume: &Volume<SimDevice>,

@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use volume::block_device::aligned_buffer;
 use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
 
 use crate::clients::{data_client, keys_client};
+use crate::health::compare_plexes;
 use crate::nemesis::{end_if_healthy, lift, nemesis};
 use crate::operator::operator;
 use crate::plan::{Plan, Plant};
@@ -95,22 +97,27 @@ impl History {
         self.summary.borrow_mut().virtual_seconds += self.world.time().as_secs();
     }
 
-    /// The first device makes the pool.
+    /// Some devices make the pool.
     fn begin(&mut self) {
         let (world, boot) = (self.world.clone(), self.boot);
+        let devices = 1 + self.random.below(world.disks() as u64) as usize;
         self.world.run(async {
             let Ok(pool) = Pool::open(Vec::new(), boot_id(boot)).await else {
                 violation("an empty pool does not open");
             };
-            let source = DeviceSource {
-                path: path_of(0),
-                device: world.device(0),
-            };
-            if let Err(error) = pool.device_add("d0", source).await {
-                violation(&format!("the first device is refused: {error}"));
+            for disk in 0..devices {
+                let source = DeviceSource {
+                    path: path_of(disk),
+                    device: world.device(disk),
+                };
+                if let Err(error) = pool.device_add(&format!("d{disk}"), source).await {
+                    violation(&format!("device d{disk} is refused: {error}"));
+                }
             }
         });
-        self.model.devices.insert("d0".into(), 0);
+        for disk in 0..devices {
+            self.model.devices.insert(format!("d{disk}"), disk);
+        }
     }
 
     fn plant(&self) {
@@ -279,6 +286,7 @@ async fn settle(life: &Life) {
     for _ in 0..1000 {
         life.sleep(Duration::from_millis(100)).await;
         if life.active.borrow().is_empty() {
+            compare(life).await;
             return;
         }
     }
@@ -290,4 +298,30 @@ async fn settle(life: &Life) {
         "operations do not end: {:?}",
         life.active.borrow()
     ));
+}
+
+/// When everything is whole and nothing is in flight, all plexes of a volume are the same.
+async fn compare(life: &Life) {
+    if life.model.borrow().trouble.is_some() {
+        return;
+    }
+    for volume in life.pool.volumes() {
+        // Reading settles what a crash left unsettled.
+        let mut at = 0;
+        while at < volume.size_bytes() {
+            let length = (volume.size_bytes() - at).min(64 << 10);
+            let (result, _) = volume.read(at, aligned_buffer(length as usize)).await;
+            if let Err(error) = result {
+                violation(&format!(
+                    "volume {} cannot be read: {error}",
+                    volume.record().name
+                ));
+            }
+            at += length;
+        }
+        if let Err(problem) = compare_plexes(&life.world, &volume, &life.owners.lock()) {
+            violation(&problem);
+        }
+        life.summary.borrow_mut().comparisons += u64::from(volume.record().plexes.len() > 1);
+    }
 }

@@ -66,41 +66,55 @@ fn settled<T>(model: &mut Model, id: u64, result: &Result<T, bool>) -> Option<Pe
     }
 }
 
-fn some_devices(random: &mut Random, names: &[String], at_most: u64) -> Vec<String> {
+/// At least `least` devices, and up to `more` others.
+fn some_devices(random: &mut Random, names: &[String], least: usize, more: u64) -> Vec<String> {
     let mut names = names.to_vec();
     random.shuffle(&mut names);
-    names.truncate(1 + random.below(at_most) as usize);
+    names.truncate(least + random.below(more + 1) as usize);
     names
+}
+
+/// The kind of a creation.
+fn create_kind(request: &CreateVolume) -> &'static str {
+    match (request.layout, request.mirrors) {
+        (LayoutRequest::Linear, 0..=1) => "create linear",
+        (LayoutRequest::Linear, _) => "create mirror",
+        (LayoutRequest::Striped { .. }, 0..=1) => "create striped",
+        (LayoutRequest::Striped { .. }, _) => "create striped mirror",
+    }
 }
 
 fn request(life: &Life, number: u32) -> CreateVolume {
     let names: Vec<String> = life.model.borrow().devices.keys().cloned().collect();
     let mut random = life.random.borrow_mut();
+    let wish = [1, 1, 2, 2, 2, 3][random.below(6) as usize];
+    let mirrors = wish.min(names.len());
+    let layout = layout(&mut random, names.len());
+    let needed = match layout {
+        LayoutRequest::Linear => mirrors,
+        LayoutRequest::Striped { .. } => 2 * mirrors,
+    };
     CreateVolume {
         name: format!("v{number}"),
         size_bytes: random.within(1..5) * MIB + random.below(3) * 4096,
-        on: if random.one_in(2) {
-            Vec::new()
-        } else {
-            some_devices(&mut random, &names, 2)
+        on: match random.below(2) {
+            0 => Vec::new(),
+            _ => some_devices(&mut random, &names, needed, 1),
         },
-        keys_on: if random.one_in(2) {
-            Vec::new()
-        } else {
-            some_devices(&mut random, &names, 3)
+        keys_on: match random.below(3) {
+            0 => some_devices(&mut random, &names, 1, 2),
+            _ => Vec::new(),
         },
-        block_size: if random.one_in(4) {
-            BlockSize::B4096
-        } else {
-            BlockSize::B512
+        block_size: match random.below(4) {
+            0 => BlockSize::B4096,
+            _ => BlockSize::B512,
         },
-        persist: if random.one_in(3) {
-            Persist::Always
-        } else {
-            Persist::Aptpl
+        persist: match random.below(3) {
+            0 => Persist::Always,
+            _ => Persist::Aptpl,
         },
-        layout: layout(&mut random, names.len()),
-        mirrors: 1,
+        layout,
+        mirrors,
     }
 }
 
@@ -148,13 +162,14 @@ async fn create(life: &Life) {
     let request = request(life, number);
     let model = VolumeModel::new(number, request.clone(), &mut life.random.borrow_mut());
     let id = life.counters.id();
-    let _active = life.begin("create", 0);
+    let kind = create_kind(&request);
+    let _active = life.begin(kind, 0);
     life.model
         .borrow_mut()
         .pending
         .insert(id, Pending::Create(Box::new(model)));
     let result = life.pool.volume_create(request).await;
-    let made = went_well(life, "create", result);
+    let made = went_well(life, kind, result);
     let mut model = life.model.borrow_mut();
     if let Some(Pending::Create(mut volume)) = settled(&mut model, id, &made)
         && let Ok(made) = made

@@ -136,9 +136,8 @@ impl Register {
 
     /// A read that began with `allowed` returned `value`; whether it may.
     pub fn read(&mut self, allowed: &Allowed, value: Value, id: u64, now: Moment) -> bool {
-        let since = |candidate: &Candidate| candidate.begun > allowed.at;
-        let may = allowed.values.contains(&value)
-            || self.candidates.iter().any(|c| c.value == value && since(c));
+        let since = |(begun, at): &(Value, Moment)| *begun == value && *at > allowed.at;
+        let may = allowed.values.contains(&value) || self.lately.iter().any(since);
         if allowed.quiet && self.last_begun < allowed.at {
             let settled = Candidate {
                 value,
