@@ -175,7 +175,7 @@ impl<D: BlockDevice> Pool<D> {
         info(inner, joining.record.uuid).ok_or(PoolError::NoSuchDevice { name })
     }
 
-    /// Removes a device that no volume uses and erases its label. The last data device takes the pool with it. A device
+    /// Removes a device that no volume uses and erases its label and both ends. The last data device takes the pool with it. A device
     /// that is dead or away can be removed too.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl<D: BlockDevice> Pool<D> {
         drop(guard);
         for device in erased {
             // One that is dead keeps its label: it is outvoted, and left out wherever it comes up again.
-            if let Err(error) = in_time(&device, "erase", label::erase(&device)).await {
+            if let Err(error) = erase(&device).await {
                 tracing::warn!(device = device.name(), %error, "the label of a removed device stays");
             }
         }

@@ -11,6 +11,7 @@ use crate::translate::Region;
 
 mod crashes;
 mod devices;
+mod layout_crashes;
 mod layouts;
 mod moving;
 mod promise_four;
