@@ -78,15 +78,14 @@ impl HeldFile {
         let Some(old) = self.file.load_full() else {
             return;
         };
-        let duplicate = match rustix::io::fcntl_dupfd_cloexec(&*old, 0) {
-            Ok(duplicate) => Some(Arc::new(duplicate)),
-            Err(error) => {
-                tracing::error!(%error, "a device file cannot be duplicated; the device is closed");
-                None
-            }
-        };
         retired.push(Arc::downgrade(&old));
-        self.file.store(duplicate);
+        match rustix::io::fcntl_dupfd_cloexec(&*old, 0) {
+            Ok(duplicate) => self.file.store(Some(Arc::new(duplicate))),
+            Err(error) => {
+                // It stays in use, and counted with what was given up: too many, never too few.
+                tracing::error!(%error, "a device file cannot be duplicated");
+            }
+        }
     }
 
     /// Closes it when the operations that hold it have ended.
