@@ -1,41 +1,145 @@
 //! The keeper: what a pool does by itself. It takes plexes in trouble out of their volumes and back in, copies what they
 //! missed, carries jobs on and repairs replicas.
+//!
+//! One future, [`Pool::keep`], looks around again and again ([`scan`]) and runs a task for everything that is to be done.
+//! Tasks of different volumes run beside one another; what hangs holds up nothing but itself. No task holds the pool's
+//! lock over anything longer than a commit.
+//!
+//! Invariants:
+//! - Whoever changes which plexes a volume has, or which of them take part, holds the volume's `plexes` mutex from the
+//!   decision to the publication.
+//! - A detach is durable (region log, then configuration) before a write that waits for it is answered.
+//! - The last valid copy of a region is never given up by the keeper ([`decide`]).
+//! - Extents are given back only when no layout that has them is in use and no operation is left on their device.
 
-// Used from the next step on.
-#[allow(dead_code)]
+mod attach;
+mod close;
+mod config_repair;
+mod copy;
 mod decide;
+mod detach;
+mod devices;
 mod events;
-#[allow(dead_code)]
+mod keys;
+mod open;
 pub(crate) mod pace;
-#[allow(dead_code)]
+mod retire;
+mod scan;
+mod state;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use event_listener::Event;
+use futures_lite::future::or;
+use uuid::Uuid;
 
-use super::Pool;
+use super::{Pool, PoolError};
 use crate::block_device::BlockDevice;
+use crate::config::{Change, DeviceRecord, Plex, VolumeRecord};
+use crate::device::Device;
+use crate::volume::Volume;
+use crate::volume::reports::Reports;
 
 pub use events::{EventList, PoolEvent, PoolEvents};
+pub(super) use decide::{Decision, View, decide};
+pub(super) use retire::Retired;
+use scan::Key;
+pub(super) use state::{Stall, State};
+use tasks::Tasks;
+
+/// Between two looks when nothing wakes the keeper.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The keeper's own part of a pool.
-#[derive(Default)]
-pub(super) struct Keeper {
+pub(super) struct Keeper<D> {
     sink: ArcSwapOption<Box<dyn PoolEvents>>,
     /// There may be something to do.
-    #[allow(dead_code)]
-    pub(super) wake: Event,
+    wake: Event,
+    pub(super) reports: Arc<Reports>,
+    pub(super) state: parking_lot::Mutex<State<D>>,
+    retired: parking_lot::Mutex<Vec<Retired<D>>>,
 }
 
-impl Keeper {
-    #[allow(dead_code)]
+impl<D> Default for Keeper<D> {
+    fn default() -> Self {
+        Keeper {
+            sink: ArcSwapOption::empty(),
+            wake: Event::new(),
+            reports: Arc::default(),
+            state: parking_lot::Mutex::default(),
+            retired: parking_lot::Mutex::default(),
+        }
+    }
+}
+
+impl<D: BlockDevice> Keeper<D> {
     pub(super) fn tell(&self, event: PoolEvent) {
         tracing::info!(?event, "pool");
         if let Some(sink) = &*self.sink.load() {
             sink.record(event);
         }
+    }
+
+    /// Makes the keeper look again soon.
+    pub(super) fn wake(&self) {
+        self.wake.notify(usize::MAX);
+    }
+
+    /// The mutex of whoever changes the plexes of a volume.
+    pub(super) fn plexes(&self, volume: Uuid) -> Arc<async_lock::Mutex<()>> {
+        let mut state = self.state.lock();
+        state.volumes.entry(volume).or_default().plexes.clone()
+    }
+}
+
+/// The devices as they are now.
+pub(super) struct Snapshot<D> {
+    pub(super) devices: BTreeMap<Uuid, Arc<Device<D>>>,
+    pub(super) records: BTreeMap<Uuid, DeviceRecord>,
+}
+
+impl<D: BlockDevice> Snapshot<D> {
+    pub(super) fn name(&self, device: Uuid) -> String {
+        self.records
+            .get(&device)
+            .map_or_else(|| device.to_string(), |record| record.name.clone())
+    }
+
+    /// Names of the devices of a plex, each once, in order of their appearance.
+    pub(super) fn names(&self, plex: &Plex) -> Vec<String> {
+        let mut uuids: Vec<Uuid> = Vec::new();
+        for extent in plex.extents() {
+            if !uuids.contains(&extent.device) {
+                uuids.push(extent.device);
+            }
+        }
+        uuids.into_iter().map(|uuid| self.name(uuid)).collect()
+    }
+
+    /// Why operations of a device cannot succeed, when that is so.
+    pub(super) fn unusable(&self, device: Uuid) -> Option<String> {
+        if let Some(reason) = self.records.get(&device).and_then(|r| r.failed.as_ref()) {
+            return Some(format!("device {} failed: {reason}", self.name(device)));
+        }
+        match self.devices.get(&device) {
+            None => Some(format!("device {} is missing", self.name(device))),
+            Some(opened) => match opened.health() {
+                crate::device::DeviceHealth::Online => None,
+                crate::device::DeviceHealth::Failed { reason } => {
+                    Some(format!("device {} failed: {reason}", self.name(device)))
+                }
+            },
+        }
+    }
+
+    /// Why operations of a plex cannot succeed, when that is so.
+    pub(super) fn plex_unusable(&self, plex: &Plex) -> Option<String> {
+        plex.extents()
+            .find_map(|extent| self.unusable(extent.device))
     }
 }
 
@@ -44,4 +148,90 @@ impl<D: BlockDevice> Pool<D> {
     pub fn set_events(&self, sink: impl PoolEvents + 'static) {
         self.keeper.sink.store(Some(Arc::new(Box::new(sink))));
     }
+
+    /// Does what has to be done by itself, for ever: see the [module](self). One at a time may run.
+    pub async fn keep(&self) {
+        let mut tasks: Tasks<'_, Key> = Tasks::new();
+        loop {
+            let woken = self.keeper.wake.listen();
+            let reported = self.keeper.reports.listen();
+            let snapshot = tasks.drive(self.snapshot()).await;
+            self.scan(&snapshot, &mut tasks);
+            let tick = async {
+                match snapshot.devices.values().next() {
+                    Some(clock) => clock.sleep(TICK).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tasks.run(or(tick, or(woken, reported))).await;
+        }
+    }
+
+    pub(super) async fn snapshot(&self) -> Snapshot<D> {
+        let inner = self.inner.lock().await;
+        Snapshot {
+            devices: inner.devices.clone(),
+            records: inner
+                .config
+                .as_ref()
+                .map(|config| config.config().devices.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Changes the record of a volume with one commit and puts it in place; `also` goes with it. Nothing happens when
+    /// `change` changes nothing. After an error the volume is as before, or the outcome is not known; see
+    /// [`Pool::known_record`].
+    pub(super) async fn change_volume(
+        &self,
+        volume: &Arc<Volume<D>>,
+        also: Vec<Change>,
+        change: impl FnOnce(&mut VolumeRecord) -> Result<(), PoolError>,
+    ) -> Result<(), PoolError> {
+        let mut inner = self.inner.lock().await;
+        self.settle(&mut inner).await?;
+        let before = volume.record();
+        let mut record = VolumeRecord::clone(&before);
+        change(&mut record)?;
+        if record == *before && also.is_empty() {
+            return Ok(());
+        }
+        let layout = volume
+            .prepare_layout(&record, &inner.devices)
+            .map_err(|problem| PoolError::Inconsistent { problem })?;
+        let mut changes = also;
+        changes.push(Change::Volume(Box::new(record.clone())));
+        inner.commit(changes).await?;
+        volume.publish(record, layout);
+        Ok(())
+    }
+
+    /// After a change that failed: waits until its outcome is known, and returns what the record is now.
+    pub(super) async fn known_record(&self, volume: &Volume<D>) -> Arc<VolumeRecord> {
+        loop {
+            let mut inner = self.inner.lock().await;
+            let settled = self.settle(&mut inner).await;
+            let clock = inner.devices.values().next().cloned();
+            drop(inner);
+            match (settled, clock) {
+                (Err(error), Some(clock)) => {
+                    tracing::warn!(%error, "the outcome of a change is not known yet");
+                    clock.sleep(Duration::from_secs(1)).await;
+                }
+                _ => return volume.record(),
+            }
+        }
+    }
 }
+
+/// The position of a plex in a record.
+pub(super) fn position(record: &VolumeRecord, plex: Uuid) -> usize {
+    record
+        .plexes
+        .iter()
+        .position(|p| p.uuid == plex)
+        .unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,16 @@ impl<'a, K: Ord + Copy> Tasks<'a, K> {
         }
     }
 
+    /// Runs the tasks until `until` is ready.
+    pub(super) async fn drive<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = std::pin::pin!(until);
+        poll_fn(|context| {
+            let _ = self.poll(context);
+            until.as_mut().poll(context)
+        })
+        .await
+    }
+
     /// Runs the tasks until one of them has ended or `until` is ready.
     pub(super) async fn run(&mut self, until: impl Future<Output = ()>) {
         let mut until = std::pin::pin!(until);

@@ -1,0 +1,101 @@
+//! Why a job or a change of plexes is refused, in words that say what to do.
+
+use thiserror::Error;
+
+/// Why a job or a change of plexes is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// One job a volume.
+    #[error(
+        "volume {volume} has a job already ({job}); wait for it or cancel it with `ringfence job cancel {volume}`"
+    )]
+    Busy {
+        /// The volume.
+        volume: String,
+        /// The job it has.
+        job: String,
+    },
+    /// There is no job.
+    #[error("volume {volume} has no job")]
+    NoJob {
+        /// The volume.
+        volume: String,
+    },
+    /// A resync is no job of an operator.
+    #[error("volume {volume} is being resynchronized; that can be paused but not cancelled")]
+    Resync {
+        /// The volume.
+        volume: String,
+    },
+    /// The only valid copy of something would go.
+    #[error("volume {volume}: {what} holds the only valid copy of {ranges}; {advice}")]
+    LastCopy {
+        /// The volume.
+        volume: String,
+        /// The plex or device.
+        what: String,
+        /// The ranges, for people.
+        ranges: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// No plex of that description.
+    #[error("volume {volume} has no plex {which}; `ringfence volume show {volume}` lists them")]
+    NoSuchPlex {
+        /// The volume.
+        volume: String,
+        /// What was asked for.
+        which: String,
+    },
+    /// Too many plexes.
+    #[error("volume {volume} would have {plexes} plexes meanwhile; at most {max} are possible")]
+    TooManyPlexes {
+        /// The volume.
+        volume: String,
+        /// How many.
+        plexes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The volume changed while the job was being prepared.
+    #[error("volume {volume} changed meanwhile; try again")]
+    Changed {
+        /// The volume.
+        volume: String,
+    },
+    /// Old and new device are the same.
+    #[error("device {name} cannot take its own place; name another device")]
+    SameDevice {
+        /// The device.
+        name: String,
+    },
+    /// Nothing to do.
+    #[error("{what}; nothing to do")]
+    Nothing {
+        /// What was found.
+        what: String,
+    },
+    /// The device is in use.
+    #[error("device {name} is in service; `ringfence device fail {name}` takes it out")]
+    InService {
+        /// The device.
+        name: String,
+    },
+    /// The device has operations in flight.
+    #[error("device {name} still has operations in flight; try again when they have ended")]
+    StillBusy {
+        /// The device.
+        name: String,
+    },
+    /// Another medium than the one that is expected.
+    #[error("{path} is not device {name} of this pool: {problem}")]
+    WrongDevice {
+        /// The device's name.
+        name: String,
+        /// What was offered.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}

@@ -1,0 +1,322 @@
+//! Copying what plexes miss: resynchronization and the work of jobs.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::pace::{ClientLoad, Pacer};
+use super::tasks::Tasks;
+use super::{PoolEvent, Stall};
+use crate::block_device::BlockDevice;
+use crate::config::VolumeRecord;
+use crate::pool::Pool;
+use crate::pool::jobs::ByteRange;
+use crate::volume::Volume;
+use crate::volume::regions::{Regions, SyncError, Synced};
+
+/// Regions of one volume that are copied at the same time.
+const TOGETHER: usize = 8;
+/// Copied regions whose bits are cleared with one commit of the log, and how long they wait for it at most.
+const FINISH_REGIONS: usize = 64;
+const FINISH_AFTER: Duration = Duration::from_secs(1);
+
+/// What is to be done in a volume.
+pub(super) struct Work {
+    /// Plexes may differ there in writes that nobody acknowledged.
+    pub(super) unsettled: Regions,
+    /// Stale in plexes that are not being filled by a job.
+    pub(super) resync: Regions,
+    /// Stale in plexes that a job fills.
+    pub(super) fresh: Regions,
+}
+
+impl Work {
+    pub(super) fn of<D: BlockDevice>(volume: &Volume<D>, record: &VolumeRecord) -> Work {
+        let none = || Regions::new(volume.regions(), false);
+        let (mut resync, mut fresh) = (none(), none());
+        let filling: &[Uuid] = record.job.as_ref().map_or(&[], |job| &job.fresh);
+        for plex in record.plexes.iter().filter(|plex| plex.is_attached()) {
+            if volume.stale_count(plex.uuid) > 0 {
+                let target = if filling.contains(&plex.uuid) {
+                    &mut fresh
+                } else {
+                    &mut resync
+                };
+                target.union(&volume.stale_of(plex.uuid));
+            }
+        }
+        Work {
+            unsettled: volume.unsettled(),
+            resync,
+            fresh,
+        }
+    }
+
+    /// Whether there is something that may be done now.
+    pub(super) fn is_open(&self, job_paused: bool, resync_paused: bool) -> bool {
+        !self.unsettled.is_empty()
+            || !self.resync.is_empty() && !resync_paused
+            || !self.fresh.is_empty() && !job_paused
+    }
+}
+
+/// One step.
+enum Step {
+    Settle,
+    Copy,
+}
+
+/// How a step ended.
+enum Ended {
+    Copied(u32),
+    Settled,
+    Stopped,
+    /// No valid copy of these bytes.
+    Lost(u32, Vec<std::ops::Range<u64>>),
+    Failed(u32, String),
+}
+
+impl<D: BlockDevice> Pool<D> {
+    /// Copies until there is nothing left that can be copied now, or the pacer was stopped.
+    pub(super) async fn copy(&self, volume: &Arc<Volume<D>>) {
+        let snapshot = self.snapshot().await;
+        let Some(clock) = snapshot.devices.values().next().cloned() else {
+            return;
+        };
+        let load = {
+            let volume = volume.clone();
+            move || {
+                let load = volume.client_load();
+                ClientLoad {
+                    operations: load.operations,
+                    in_flight: load.in_flight,
+                }
+            }
+        };
+        let pacer = Arc::new(Pacer::new(clock.clone(), Box::new(load)));
+        let rate = {
+            let mut state = self.keeper.state.lock();
+            let known = state.volumes.entry(volume.uuid()).or_default();
+            known.pacer = Some(pacer.clone());
+            known.copied_at = clock.now();
+            known.resync_rate
+        };
+        let record = volume.record();
+        pacer.set_rate(
+            record
+                .job
+                .as_ref()
+                .map_or(rate, |job| job.rate_bytes_per_second),
+        );
+        // Nothing may be copied to a plex while somebody writes through a layout that does not have it.
+        volume.drained().await;
+        self.tell_resync(volume);
+        let mut lost: Vec<ByteRange> = Vec::new();
+        let mut skipped: BTreeSet<u32> = BTreeSet::new();
+        let mut failure: Option<String> = None;
+        let mut copied: Vec<u32> = Vec::new();
+        let mut finished_at = clock.now();
+        let ended: RefCell<Vec<Ended>> = RefCell::default();
+        let mut running: Tasks<'_, u32> = Tasks::new();
+        loop {
+            // What is still to be done; a region that was copied waits for `finish` and is not copied again.
+            let record = volume.record();
+            let busy = running.count(|_| true);
+            if !pacer.is_stopped() && busy < TOGETHER {
+                let (job_paused, resync_paused) = self.paused(&record);
+                let work = Work::of(volume, &record);
+                let next = |regions: &Regions, running: &Tasks<'_, u32>| {
+                    regions.iter().find(|region| {
+                        !running.has(region) && !skipped.contains(region) && !copied.contains(region)
+                    })
+                };
+                let mut free = TOGETHER - busy;
+                while free > 0 {
+                    let step = if let Some(region) = next(&work.unsettled, &running) {
+                        Some((region, Step::Settle))
+                    } else if let Some(region) = next(&work.resync, &running)
+                        .filter(|_| !resync_paused)
+                        .or_else(|| next(&work.fresh, &running).filter(|_| !job_paused))
+                    {
+                        Some((region, Step::Copy))
+                    } else {
+                        None
+                    };
+                    let Some((region, step)) = step else { break };
+                    let (ended, pacer) = (&ended, &pacer);
+                    running.start(region, async move {
+                        let outcome = step_of(volume, region, step, pacer).await;
+                        ended.borrow_mut().push(outcome);
+                    });
+                    free -= 1;
+                }
+            }
+            let idle = running.count(|_| true) == 0;
+            let due = clock.now().saturating_sub(finished_at) >= FINISH_AFTER;
+            if !copied.is_empty() && (idle || due || copied.len() >= FINISH_REGIONS) {
+                let regions = std::mem::take(&mut copied);
+                finished_at = clock.now();
+                match running.drive(volume.finish(&regions)).await {
+                    Ok(valid) => {
+                        self.copied(volume, clock.now());
+                        // What was written meanwhile in a way that left it stale is copied again, but not for ever.
+                        if valid.is_empty() {
+                            skipped.extend(regions);
+                        }
+                    }
+                    Err(error) => {
+                        failure.get_or_insert(error.to_string());
+                        skipped.extend(regions);
+                    }
+                }
+                continue;
+            }
+            if idle {
+                break;
+            }
+            running.run(pending()).await;
+            for outcome in ended.borrow_mut().drain(..) {
+                match outcome {
+                    Ended::Copied(region) => {
+                        self.copied(volume, clock.now());
+                        copied.push(region);
+                    }
+                    Ended::Settled => self.copied(volume, clock.now()),
+                    Ended::Stopped => {}
+                    Ended::Lost(region, ranges) => {
+                        skipped.insert(region);
+                        lost.extend(ranges.into_iter().map(|range| ByteRange {
+                            offset_bytes: range.start,
+                            length_bytes: range.end - range.start,
+                        }));
+                    }
+                    Ended::Failed(region, error) => {
+                        skipped.insert(region);
+                        failure.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        drop(running);
+        self.copy_ended(volume, clock.now(), lost, failure, pacer.is_stopped());
+    }
+
+    /// Whether an operator paused the job, and the resync.
+    pub(super) fn paused(&self, record: &VolumeRecord) -> (bool, bool) {
+        let job = record.job.as_ref().is_some_and(|job| job.paused);
+        let state = self.keeper.state.lock();
+        let resync = state
+            .volumes
+            .get(&record.uuid)
+            .is_some_and(|known| known.resync_paused);
+        (job, resync)
+    }
+
+    fn copied(&self, volume: &Volume<D>, now: Duration) {
+        let mut state = self.keeper.state.lock();
+        state.volumes.entry(volume.uuid()).or_default().copied_at = now;
+    }
+
+    fn tell_resync(&self, volume: &Volume<D>) {
+        let record = volume.record();
+        let work = Work::of(volume, &record);
+        let mut regions = work.resync;
+        regions.union(&work.unsettled);
+        if regions.is_empty() {
+            return;
+        }
+        let size_bytes = (u64::from(regions.count_ones()) * volume.region_bytes())
+            .min(record.size_bytes);
+        let mut state = self.keeper.state.lock();
+        let known = state.volumes.entry(volume.uuid()).or_default();
+        if known.resync_bytes.is_some() {
+            return;
+        }
+        known.resync_bytes = Some(size_bytes);
+        drop(state);
+        self.keeper.tell(PoolEvent::ResyncStarted {
+            volume: record.name.clone(),
+            size_bytes,
+        });
+    }
+
+    fn copy_ended(
+        &self,
+        volume: &Volume<D>,
+        now: Duration,
+        mut lost: Vec<ByteRange>,
+        failure: Option<String>,
+        stopped: bool,
+    ) {
+        let record = volume.record();
+        let work = Work::of(volume, &record);
+        lost.sort_by_key(|range| range.offset_bytes);
+        let mut state = self.keeper.state.lock();
+        let known = state.volumes.entry(record.uuid).or_default();
+        known.pacer = None;
+        if lost.is_empty() && failure.is_none() {
+            if !stopped {
+                known.stall = None;
+            }
+            known.copy.worked();
+        } else {
+            known.copy.failed(now);
+            known.stall = Some(Stall {
+                reason: failure.unwrap_or_else(|| "there is no valid copy of a part".into()),
+                ranges: merged(lost),
+            });
+        }
+        let resynced = work.resync.is_empty() && work.unsettled.is_empty();
+        let told = resynced && known.resync_bytes.take().is_some();
+        drop(state);
+        if told {
+            self.keeper.tell(PoolEvent::ResyncDone {
+                volume: record.name.clone(),
+            });
+        }
+        self.keeper.wake();
+    }
+}
+
+async fn step_of<D: BlockDevice>(
+    volume: &Volume<D>,
+    region: u32,
+    step: Step,
+    pacer: &Arc<Pacer<D>>,
+) -> Ended {
+    let failed = |error: SyncError| Ended::Failed(region, error.to_string());
+    match step {
+        Step::Settle => match volume.settle_region(region, &**pacer).await {
+            Ok(_) => Ended::Settled,
+            Err(error) => failed(error),
+        },
+        Step::Copy => match volume.sync_region(region, &**pacer).await {
+            Ok(Synced { stopped: true, .. }) => Ended::Stopped,
+            Ok(Synced { unreadable, .. }) if !unreadable.is_empty() => {
+                Ended::Lost(region, unreadable)
+            }
+            Ok(_) => Ended::Copied(region),
+            Err(error) => failed(error),
+        },
+    }
+}
+
+/// Neighbours put together; the ranges are sorted.
+fn merged(ranges: Vec<ByteRange>) -> Vec<ByteRange> {
+    let mut all: Vec<ByteRange> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.offset_bytes + last.length_bytes >= range.offset_bytes => {
+                let end = (range.offset_bytes + range.length_bytes)
+                    .max(last.offset_bytes + last.length_bytes);
+                last.length_bytes = end - last.offset_bytes;
+            }
+            _ => all.push(range),
+        }
+    }
+    all
+}

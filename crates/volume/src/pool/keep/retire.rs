@@ -1,0 +1,64 @@
+//! Extents that a commit took from a volume: given to others only when nothing can reach them any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::block_device::BlockDevice;
+use crate::config::Extent;
+use crate::device::Device;
+use crate::pool::Pool;
+use crate::pool::space::Reserved;
+use crate::volume::Volume;
+
+/// Between two looks at a device with operations that nobody waits for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Extents that no record has any more, held until they are really free.
+pub(in crate::pool) struct Retired<D> {
+    /// Tells it from others.
+    pub(in crate::pool) id: Uuid,
+    /// Whose they were, when its layouts may still be in use.
+    pub(in crate::pool) volume: Option<Arc<Volume<D>>>,
+    pub(in crate::pool) extents: Vec<Extent>,
+    pub(in crate::pool) reserved: Reserved,
+}
+
+impl<D: BlockDevice> Pool<D> {
+    /// To be given back by the keeper.
+    pub(in crate::pool) fn retire(&self, retired: Retired<D>) {
+        self.keeper.retired.lock().push(retired);
+        self.keeper.wake();
+    }
+
+    /// Waits until no layout with the extents is in use and no operation is left on their devices, gives the space back to
+    /// the devices, and frees them.
+    pub(super) async fn give_back(&self, retired: Retired<D>) {
+        if let Some(volume) = &retired.volume {
+            volume.drained().await;
+        }
+        let snapshot = self.snapshot().await;
+        for extent in &retired.extents {
+            // One that is not there has nothing in flight from this process.
+            let Some(device) = snapshot.devices.get(&extent.device) else {
+                continue;
+            };
+            wait_until_quiet(device).await;
+            if let Err(error) = device
+                .write_zeroes(extent.offset_bytes, extent.length_bytes, true)
+                .await
+            {
+                tracing::debug!(%error, "space could not be given back to a device");
+            }
+            wait_until_quiet(device).await;
+        }
+        retired.reserved.freed();
+    }
+}
+
+async fn wait_until_quiet<D: BlockDevice>(device: &Device<D>) {
+    while device.abandoned() > 0 {
+        device.sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,159 @@
+//! What the keeper remembers between two looks; all of it can be lost by a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_lock::Mutex;
+use uuid::Uuid;
+
+use super::pace::Pacer;
+use crate::pool::jobs::ByteRange;
+
+/// Waits that grow while something goes on failing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::pool) struct Backoff {
+    /// Not before this.
+    pub(in crate::pool) until: Duration,
+    step: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(300);
+
+    /// It failed once more: the wait until the next try doubles.
+    pub(in crate::pool) fn failed(&mut self, now: Duration) {
+        self.step = if self.step.is_zero() {
+            Self::FIRST
+        } else {
+            (self.step * 2).min(Self::LONGEST)
+        };
+        self.until = now.saturating_add(self.step);
+    }
+
+    /// It worked: the next failure waits shortly again.
+    pub(in crate::pool) fn worked(&mut self) {
+        *self = Backoff::default();
+    }
+
+    /// Whether it may be tried.
+    pub(in crate::pool) fn is_over(&self, now: Duration) -> bool {
+        now >= self.until
+    }
+}
+
+/// What was reported of a plex.
+#[derive(Clone, Debug, Default)]
+pub(in crate::pool) struct Trouble {
+    /// The regions that gave trouble; empty when the whole plex does.
+    pub(in crate::pool) regions: Vec<Range<u32>>,
+    /// The first reason, for people.
+    pub(in crate::pool) reason: String,
+}
+
+impl Trouble {
+    pub(in crate::pool) fn concerns(&self, region: u32) -> bool {
+        self.regions.is_empty() || self.regions.iter().any(|range| range.contains(&region))
+    }
+}
+
+/// Why copying does not go on by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::pool) struct Stall {
+    pub(in crate::pool) reason: String,
+    pub(in crate::pool) ranges: Vec<ByteRange>,
+}
+
+/// What is known of a volume.
+pub(in crate::pool) struct VolumeState<D> {
+    /// Held by whoever changes which plexes there are or which of them take part.
+    pub(in crate::pool) plexes: Arc<Mutex<()>>,
+    pub(in crate::pool) trouble: BTreeMap<Uuid, Trouble>,
+    /// Plexes whose trouble nothing can be done about now, by plex.
+    pub(in crate::pool) hopeless: BTreeMap<Uuid, Backoff>,
+    /// Detached plexes, and when to attach them again.
+    pub(in crate::pool) attach: BTreeMap<Uuid, Backoff>,
+    pub(in crate::pool) pacer: Option<Arc<Pacer<D>>>,
+    pub(in crate::pool) copy: Backoff,
+    /// When the copier last got on.
+    pub(in crate::pool) copied_at: Duration,
+    pub(in crate::pool) stall: Option<Stall>,
+    /// The stall was told of.
+    pub(in crate::pool) stall_told: bool,
+    pub(in crate::pool) finish: Backoff,
+    /// An operator paused the resync.
+    pub(in crate::pool) resync_paused: bool,
+    pub(in crate::pool) resync_rate: Option<u64>,
+    /// Bytes of the resync that was told of, at its start; `None` when there is none.
+    pub(in crate::pool) resync_bytes: Option<u64>,
+    pub(in crate::pool) sweep_at: Duration,
+    pub(in crate::pool) keys: Backoff,
+    pub(in crate::pool) keys_at: Duration,
+    /// Replicas of the keys that were told of as lost, and since when.
+    pub(in crate::pool) keys_lost: BTreeMap<Uuid, Duration>,
+}
+
+impl<D> Default for VolumeState<D> {
+    fn default() -> Self {
+        VolumeState {
+            plexes: Arc::default(),
+            trouble: BTreeMap::new(),
+            hopeless: BTreeMap::new(),
+            attach: BTreeMap::new(),
+            pacer: None,
+            copy: Backoff::default(),
+            copied_at: Duration::ZERO,
+            stall: None,
+            stall_told: false,
+            finish: Backoff::default(),
+            resync_paused: false,
+            resync_rate: None,
+            resync_bytes: None,
+            sweep_at: Duration::ZERO,
+            keys: Backoff::default(),
+            keys_at: Duration::ZERO,
+            keys_lost: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is known of a device.
+#[derive(Default)]
+pub(in crate::pool) struct DeviceState {
+    /// It did not answer; when it was noticed.
+    pub(in crate::pool) hung_since: Option<Duration>,
+    /// That was told of.
+    pub(in crate::pool) hung_told: bool,
+    /// When it is asked again.
+    pub(in crate::pool) back: Backoff,
+    /// It gave errors to writes, and the first of them.
+    pub(in crate::pool) suspect: Option<String>,
+    /// Its failure was told of.
+    pub(in crate::pool) told: bool,
+    pub(in crate::pool) config: Backoff,
+}
+
+/// Everything.
+pub(in crate::pool) struct State<D> {
+    pub(in crate::pool) volumes: BTreeMap<Uuid, VolumeState<D>>,
+    pub(in crate::pool) devices: BTreeMap<Uuid, DeviceState>,
+    /// The configuration could not be changed; told of.
+    pub(in crate::pool) config_lost: bool,
+    pub(in crate::pool) closing: bool,
+    /// Names of volumes whose finished jobs nobody needs to look at any more, by job.
+    pub(in crate::pool) retired_jobs: BTreeSet<Uuid>,
+}
+
+impl<D> Default for State<D> {
+    fn default() -> Self {
+        State {
+            volumes: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            config_lost: false,
+            closing: false,
+            retired_jobs: BTreeSet::new(),
+        }
+    }
+}
