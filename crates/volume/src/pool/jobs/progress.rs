@@ -1,6 +1,16 @@
 //! What operators see of jobs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use uuid::Uuid;
+
+use super::moved::moved_ranges;
+use crate::block_device::BlockDevice;
+use crate::config::{DeviceRecord, Job, JobKind, Plex, PlexLayout, PlexState, VolumeRecord};
+use crate::pool::{Pool, PoolError};
+use crate::volume::Volume;
+use crate::volume::regions::Regions;
 
 /// What a job does, by names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +75,15 @@ pub enum JobState {
 /// A job as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobInfo {
+    /// Identity of the job; of the volume for a resync.
+    pub id: Uuid,
     /// The volume.
     pub volume: String,
     /// What is done.
     pub kind: JobName,
     /// Whether it goes on.
     pub state: JobState,
-    /// Bytes that need no copying any more. It only grows while the job lives and the volume keeps its size.
+    /// Bytes that need no copying any more. It only grows while the job lives, but for what a device that went away misses.
     pub done_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
@@ -81,33 +93,6 @@ pub struct JobInfo {
     pub from: Vec<String>,
     /// Names of the devices that it goes to.
     pub to: Vec<String>,
-    /// Counts up with each job of this process: tells one job of a volume from the next.
-    pub serial: u64,
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has taken effect.
-    Done,
-    /// It was given up and the volume is as before.
-    Cancelled,
-    /// It could not be done and the volume is as before.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// The last job of a volume that ended in this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FinishedJob {
-    /// What it did.
-    pub kind: JobName,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// As in [`JobInfo::serial`].
-    pub serial: u64,
 }
 
 /// Whether a plex takes part, for people.
@@ -116,13 +101,13 @@ pub struct PlexInfo {
     /// Which copy, from 0.
     pub position: usize,
     /// Identity.
-    pub uuid: uuid::Uuid,
+    pub uuid: Uuid,
     /// How its columns combine.
-    pub layout: crate::config::PlexLayout,
+    pub layout: PlexLayout,
     /// Columns.
     pub columns: usize,
     /// Whether it takes part.
-    pub state: crate::config::PlexState,
+    pub state: PlexState,
     /// A job is filling it.
     pub fresh: bool,
     /// It goes when the job is done.
@@ -133,4 +118,253 @@ pub struct PlexInfo {
     pub stale_bytes: u64,
     /// Bytes in all.
     pub size_bytes: u64,
+}
+
+/// What a job does, by names.
+pub(in crate::pool) fn name_of(devices: &BTreeMap<Uuid, DeviceRecord>, kind: &JobKind) -> JobName {
+    let name = |uuid: &Uuid| {
+        let record = devices.get(uuid);
+        record.map_or_else(|| uuid.to_string(), |record| record.name.clone())
+    };
+    match kind {
+        JobKind::AddMirror => JobName::AddMirror,
+        JobKind::Migrate => JobName::Migrate,
+        JobKind::Evacuate { device } => JobName::Evacuate {
+            device: name(device),
+        },
+        JobKind::Replace { old, new } => JobName::Replace {
+            old: name(old),
+            new: name(new),
+        },
+    }
+}
+
+/// Runs of regions as bytes.
+pub(super) fn ranges_of(regions: &Regions, region_bytes: u64, size_bytes: u64) -> Vec<ByteRange> {
+    let mut ranges: Vec<ByteRange> = Vec::new();
+    for region in regions.iter() {
+        let start = u64::from(region) * region_bytes;
+        let length_bytes = region_bytes.min(size_bytes.saturating_sub(start));
+        match ranges.last_mut() {
+            Some(last) if last.offset_bytes + last.length_bytes == start => {
+                last.length_bytes += length_bytes;
+            }
+            _ => ranges.push(ByteRange {
+                offset_bytes: start,
+                length_bytes,
+            }),
+        }
+    }
+    ranges
+}
+
+/// Ranges for people; the first few of many.
+pub(in crate::pool) fn text_of(ranges: &[ByteRange]) -> String {
+    const SHOWN: usize = 8;
+    if ranges.is_empty() {
+        return "nothing".into();
+    }
+    let mut parts: Vec<String> = ranges
+        .iter()
+        .take(SHOWN)
+        .map(|range| format!("{} bytes at {}", range.length_bytes, range.offset_bytes))
+        .collect();
+    if ranges.len() > SHOWN {
+        parts.push(format!("{} more ranges", ranges.len() - SHOWN));
+    }
+    parts.join(", ")
+}
+
+/// Bytes that a job has to copy in all: what its fresh plexes do not share.
+fn total_bytes(record: &VolumeRecord, job: &Job, region_bytes: u64) -> u64 {
+    let plex = |uuid: &Uuid| record.plexes.iter().find(|plex| plex.uuid == *uuid);
+    job.fresh
+        .iter()
+        .filter_map(plex)
+        .map(|fresh| match fresh.replaces.as_ref().and_then(plex) {
+            None => record.size_bytes,
+            Some(old) => {
+                let mut regions = BTreeSet::new();
+                for range in moved_ranges(old, fresh, record.size_bytes) {
+                    regions.extend(range.start / region_bytes..range.end.div_ceil(region_bytes));
+                }
+                (regions.len() as u64 * region_bytes).min(record.size_bytes)
+            }
+        })
+        .sum()
+}
+
+fn devices_by_name<'a>(
+    devices: &BTreeMap<Uuid, DeviceRecord>,
+    plexes: impl IntoIterator<Item = &'a Plex>,
+) -> Vec<String> {
+    let mut names: Vec<String> = plexes
+        .into_iter()
+        .flat_map(Plex::extents)
+        .filter_map(|extent| Some(devices.get(&extent.device)?.name.clone()))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl<D: BlockDevice> Pool<D> {
+    /// What goes on now: at most one job for each volume, or its resync, by LUN.
+    pub async fn jobs(&self) -> Vec<JobInfo> {
+        let snapshot = self.snapshot().await;
+        self.volumes()
+            .iter()
+            .filter(|volume| volume.fault().is_none())
+            .filter_map(|volume| self.job_info(&snapshot.records, volume, &volume.record()))
+            .collect()
+    }
+
+    /// The job of a volume, or its resync, if there is any.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSuchVolume`].
+    pub async fn job_status(&self, volume: &str) -> Result<Option<JobInfo>, PoolError> {
+        let volume = self.volume(volume)?;
+        let snapshot = self.snapshot().await;
+        Ok(self.job_info(&snapshot.records, &volume, &volume.record()))
+    }
+
+    pub(in crate::pool) fn job_info(
+        &self,
+        devices: &BTreeMap<Uuid, DeviceRecord>,
+        volume: &Volume<D>,
+        record: &VolumeRecord,
+    ) -> Option<JobInfo> {
+        if record.plexes.len() == 1 && record.job.is_none() || volume.fault().is_some() {
+            return None;
+        }
+        let region_bytes = volume.region_bytes();
+        let bytes = |regions: u64| regions.saturating_mul(region_bytes).min(record.size_bytes);
+        let (stall, resync_paused, resync_rate, resync_bytes) = {
+            let state = self.keeper.state.lock();
+            match state.volumes.get(&record.uuid) {
+                Some(known) => (
+                    known.stall.clone(),
+                    known.resync_paused,
+                    known.resync_rate,
+                    known.resync_bytes,
+                ),
+                None => (None, false, None, None),
+            }
+        };
+        let stalled = |stall: Option<crate::pool::keep::Stall>| match stall {
+            Some(stall) => JobState::Stalled {
+                reason: stall.reason,
+                ranges: stall.ranges,
+            },
+            None => JobState::Running,
+        };
+        let Some(job) = &record.job else {
+            let mut left = volume.unsettled();
+            for plex in record.plexes.iter().filter(|plex| plex.is_attached()) {
+                left.union(&volume.stale_of(plex.uuid));
+            }
+            if left.is_empty() {
+                return None;
+            }
+            let left_bytes = bytes(u64::from(left.count_ones()));
+            let total_bytes = resync_bytes.unwrap_or(0).max(left_bytes);
+            let behind = |plex: &&Plex| plex.is_attached() && volume.stale_count(plex.uuid) > 0;
+            return Some(JobInfo {
+                id: record.uuid,
+                volume: record.name.clone(),
+                kind: JobName::Resync,
+                state: if resync_paused {
+                    JobState::Paused
+                } else {
+                    stalled(stall)
+                },
+                done_bytes: total_bytes - left_bytes,
+                total_bytes,
+                limit_bytes_per_second: resync_rate,
+                from: devices_by_name(
+                    devices,
+                    record.plexes.iter().filter(|p| p.is_attached() && !behind(p)),
+                ),
+                to: devices_by_name(devices, record.plexes.iter().filter(behind)),
+            });
+        };
+        let fresh = |plex: &&Plex| job.fresh.contains(&plex.uuid);
+        let away: Vec<&Plex> = record
+            .plexes
+            .iter()
+            .filter(|plex| fresh(plex) && !plex.is_attached())
+            .collect();
+        let stall = stall.or_else(|| {
+            (!away.is_empty()).then(|| crate::pool::keep::Stall {
+                reason: format!(
+                    "a new copy is detached; it waits for {}",
+                    devices_by_name(devices, away.iter().copied()).join(", ")
+                ),
+                ranges: Vec::new(),
+            })
+        });
+        let total_bytes = total_bytes(record, job, region_bytes);
+        let left: u64 = job
+            .fresh
+            .iter()
+            .map(|plex| bytes(u64::from(volume.stale_count(*plex))))
+            .sum();
+        let sources = record.plexes.iter().filter(|plex| {
+            !fresh(plex) && (job.retire.is_empty() || job.retire.contains(&plex.uuid))
+        });
+        Some(JobInfo {
+            id: job.uuid,
+            volume: record.name.clone(),
+            kind: name_of(devices, &job.kind),
+            state: if job.paused {
+                JobState::Paused
+            } else {
+                stalled(stall)
+            },
+            done_bytes: total_bytes.saturating_sub(left),
+            total_bytes,
+            limit_bytes_per_second: job.rate_bytes_per_second,
+            from: devices_by_name(devices, sources),
+            to: devices_by_name(devices, record.plexes.iter().filter(fresh)),
+        })
+    }
+
+    /// The copies of a volume.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSuchVolume`].
+    pub async fn plexes(&self, volume: &str) -> Result<Vec<PlexInfo>, PoolError> {
+        let volume = self.volume(volume)?;
+        let snapshot = self.snapshot().await;
+        let record = volume.record();
+        let listed = |plex: &Plex, list: fn(&Job) -> &[Uuid]| {
+            let job = record.job.as_ref();
+            job.is_some_and(|job| list(job).contains(&plex.uuid))
+        };
+        let tracked = volume.fault().is_none() && (record.plexes.len() > 1 || record.job.is_some());
+        Ok(record
+            .plexes
+            .iter()
+            .enumerate()
+            .map(|(position, plex)| PlexInfo {
+                position,
+                uuid: plex.uuid,
+                layout: plex.layout,
+                columns: plex.columns.len(),
+                state: plex.state.clone(),
+                fresh: listed(plex, |job| &job.fresh),
+                retiring: listed(plex, |job| &job.retire),
+                devices: snapshot.names(plex),
+                stale_bytes: if tracked {
+                    u64::from(volume.stale_count(plex.uuid))
+                        .saturating_mul(volume.region_bytes())
+                        .min(record.size_bytes)
+                } else {
+                    0
+                },
+                size_bytes: record.size_bytes,
+            })
+            .collect())
+    }
 }

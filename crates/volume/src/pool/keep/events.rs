@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::super::jobs::JobName;
 
 /// Something that happened to a pool by itself, or to work that goes on by itself.
@@ -63,6 +65,8 @@ pub enum PoolEvent {
     JobStarted {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it does.
         job: JobName,
         /// Devices that the data goes to.
@@ -72,6 +76,8 @@ pub enum PoolEvent {
     JobDone {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it did.
         job: JobName,
     },
@@ -79,6 +85,8 @@ pub enum PoolEvent {
     JobStalled {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it does.
         job: JobName,
         /// Why, and what has no valid copy.
@@ -88,6 +96,8 @@ pub enum PoolEvent {
     JobPaused {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it does.
         job: JobName,
     },
@@ -95,6 +105,8 @@ pub enum PoolEvent {
     JobResumed {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it does.
         job: JobName,
     },
@@ -102,6 +114,8 @@ pub enum PoolEvent {
     JobCancelled {
         /// The volume.
         volume: String,
+        /// Identity of the job.
+        id: Uuid,
         /// What it did.
         job: JobName,
     },

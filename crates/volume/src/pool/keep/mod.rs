@@ -48,7 +48,7 @@ pub use events::{EventList, PoolEvent, PoolEvents};
 pub(super) use decide::{Decision, View, decide};
 pub(super) use retire::Retired;
 use scan::Key;
-pub(super) use state::{Stall, State};
+pub(super) use state::{Stall, State, Trouble};
 use tasks::Tasks;
 
 /// Between two looks when nothing wakes the keeper.
@@ -87,6 +87,29 @@ impl<D: BlockDevice> Keeper<D> {
     /// Makes the keeper look again soon.
     pub(super) fn wake(&self) {
         self.wake.notify(usize::MAX);
+    }
+
+    /// A job begins or goes on: what failed before is tried again at once.
+    pub(super) fn forget_troubles_of_copying(&self, volume: Uuid) {
+        let mut state = self.state.lock();
+        let known = state.volumes.entry(volume).or_default();
+        known.copy.worked();
+        known.finish.worked();
+        known.stall = None;
+        known.stall_told = false;
+    }
+
+    /// A device was opened anew: nothing that was known of the old one counts.
+    pub(super) fn device_is_back(&self, device: Uuid) {
+        let mut state = self.state.lock();
+        state.devices.remove(&device);
+        for known in state.volumes.values_mut() {
+            known.attach.clear();
+            known.hopeless.clear();
+            known.copy.worked();
+            known.finish.worked();
+            known.keys.worked();
+        }
     }
 
     /// The mutex of whoever changes the plexes of a volume.
@@ -190,8 +213,12 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<(), PoolError> {
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
-        let before = volume.record();
-        let mut record = VolumeRecord::clone(&before);
+        // From the configuration: a volume that was deleted must not come back.
+        let before = inner.config()?.volumes.get(&volume.uuid());
+        let before = before.ok_or_else(|| PoolError::NoSuchVolume {
+            name: volume.record().name.clone(),
+        })?;
+        let mut record = before.clone();
         change(&mut record)?;
         if record == *before && also.is_empty() {
             return Ok(());

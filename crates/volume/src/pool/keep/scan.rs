@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::copy::Work;
 use super::tasks::Tasks;
-use super::{Snapshot, retire::Retired};
+use super::{PoolEvent, Retired, Snapshot};
 use crate::block_device::BlockDevice;
-use crate::config::VolumeRecord;
+use crate::config::{JobKind, VolumeRecord};
 use crate::pool::Pool;
+use crate::pool::jobs::{JobState, text_of};
 use crate::volume::Volume;
 
 /// Volumes that are copied at the same time; one that has not got on for [`STUCK_AFTER`] does not count.
@@ -42,6 +43,8 @@ pub(super) enum Key {
     Device(Uuid),
     /// Gives extents back.
     Retire(Uuid),
+    /// Takes a replaced device out of the pool.
+    LetGo(Uuid),
 }
 
 impl<D: BlockDevice> Pool<D> {
@@ -61,6 +64,22 @@ impl<D: BlockDevice> Pool<D> {
             tasks.start(Key::Retire(retired.id), self.give_back(retired));
         }
         self.scan_devices(snapshot, tasks, now);
+        let leaving: Vec<(Uuid, Uuid)> = {
+            let state = self.keeper.state.lock();
+            let replaced = state.leaving.iter();
+            replaced
+                .filter_map(|(old, new)| Some((*old, (*new)?)))
+                .collect()
+        };
+        for (old, new) in leaving {
+            let used = self
+                .volumes()
+                .iter()
+                .any(|volume| volume.record().extents().any(|extent| extent.device == old));
+            if !used {
+                tasks.start(Key::LetGo(old), self.let_go(old, new));
+            }
+        }
         for volume in self.volumes() {
             if volume.fault().is_none() {
                 self.scan_volume(snapshot, tasks, volume, now);
@@ -74,13 +93,9 @@ impl<D: BlockDevice> Pool<D> {
         tasks: &mut Tasks<'a, Key>,
         now: Duration,
     ) {
-        let mut config_due = false;
         let mut state = self.keeper.state.lock();
         for (uuid, device) in &snapshot.devices {
             let known = state.devices.entry(*uuid).or_default();
-            if known.config.is_over(now) {
-                config_due = true;
-            }
             let failed = snapshot
                 .records
                 .get(uuid)
@@ -91,6 +106,10 @@ impl<D: BlockDevice> Pool<D> {
             if wants {
                 tasks.start(Key::Device(*uuid), self.look_after(device.clone()));
             }
+        }
+        let config_due = now >= state.config_at;
+        if config_due {
+            state.config_at = now.saturating_add(REPLICAS_EVERY);
         }
         drop(state);
         if config_due {
@@ -193,6 +212,49 @@ impl<D: BlockDevice> Pool<D> {
             });
         }
         self.tell_stall(snapshot, &volume, record);
+    }
+
+    /// Tells of a job that cannot go on by itself, once, and of one that can again.
+    fn tell_stall(&self, snapshot: &Snapshot<D>, volume: &Volume<D>, record: &VolumeRecord) {
+        let Some(job) = &record.job else { return };
+        if let JobKind::Evacuate { device } = job.kind {
+            let mut state = self.keeper.state.lock();
+            state.leaving.entry(device).or_insert(None);
+        }
+        if let JobKind::Replace { old, new } = job.kind {
+            let mut state = self.keeper.state.lock();
+            state.leaving.insert(old, Some(new));
+        }
+        let Some(info) = self.job_info(&snapshot.records, volume, record) else {
+            return;
+        };
+        let reason = match &info.state {
+            JobState::Stalled { reason, ranges } if ranges.is_empty() => Some(reason.clone()),
+            JobState::Stalled { reason, ranges } => {
+                Some(format!("{reason}: {}", text_of(ranges)))
+            }
+            JobState::Running => None,
+            JobState::Paused => return,
+        };
+        let told = {
+            let mut state = self.keeper.state.lock();
+            let known = state.volumes.entry(record.uuid).or_default();
+            std::mem::replace(&mut known.stall_told, reason.is_some())
+        };
+        match reason {
+            Some(reason) if !told => self.keeper.tell(PoolEvent::JobStalled {
+                volume: info.volume,
+                id: info.id,
+                job: info.kind,
+                reason,
+            }),
+            None if told => self.keeper.tell(PoolEvent::JobResumed {
+                volume: info.volume,
+                id: info.id,
+                job: info.kind,
+            }),
+            _ => {}
+        }
     }
 
     /// Copies that get on.

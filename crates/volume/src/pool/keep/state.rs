@@ -1,6 +1,6 @@
 //! What the keeper remembers between two looks; all of it can be lost by a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,11 +139,13 @@ pub(in crate::pool) struct DeviceState {
 pub(in crate::pool) struct State<D> {
     pub(in crate::pool) volumes: BTreeMap<Uuid, VolumeState<D>>,
     pub(in crate::pool) devices: BTreeMap<Uuid, DeviceState>,
+    /// Devices that are being emptied, and what takes their place: no new replica of keys goes to them.
+    pub(in crate::pool) leaving: BTreeMap<Uuid, Option<Uuid>>,
+    /// When the copies of the configuration are looked at next.
+    pub(in crate::pool) config_at: Duration,
     /// The configuration could not be changed; told of.
     pub(in crate::pool) config_lost: bool,
     pub(in crate::pool) closing: bool,
-    /// Names of volumes whose finished jobs nobody needs to look at any more, by job.
-    pub(in crate::pool) retired_jobs: BTreeSet<Uuid>,
 }
 
 impl<D> Default for State<D> {
@@ -153,7 +155,8 @@ impl<D> Default for State<D> {
             devices: BTreeMap::new(),
             config_lost: false,
             closing: false,
-            retired_jobs: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            config_at: Duration::ZERO,
         }
     }
 }

@@ -1,0 +1,331 @@
+//! Evacuating, replacing, failing and bringing back devices.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::moved::moved_ranges;
+use super::plexes::{devices_of, new_job};
+use super::start::Draft;
+use super::{JobError, JobInfo};
+use crate::block_device::BlockDevice;
+use crate::config::{Change, DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
+use crate::device::Device;
+use crate::label;
+use crate::pool::keep::PoolEvent;
+use crate::pool::placement::Placing;
+use crate::pool::{DeviceInfo, DeviceSource, Inner, Pool, PoolError};
+use crate::volume::Volume;
+use crate::volume::regions::Regions;
+
+/// Where what is on a device goes.
+#[derive(Clone, Copy)]
+struct Move {
+    from: Uuid,
+    /// `None`: anywhere.
+    to: Option<Uuid>,
+}
+
+impl<D: BlockDevice> Pool<D> {
+    /// Moves everything of volumes away from a device that stays in the pool: one job for each volume that has data or
+    /// keys there. Returns when the jobs are durable.
+    ///
+    /// # Errors
+    /// [`PoolError`]; no job was started then.
+    pub async fn device_evacuate(
+        &self,
+        name: &str,
+        rate: Option<u64>,
+    ) -> Result<Vec<JobInfo>, PoolError> {
+        let from = self.device_record(name).await?.uuid;
+        self.keeper.state.lock().leaving.insert(from, None);
+        let moved = self.move_away(Move { from, to: None }, rate).await;
+        if moved.is_err() {
+            self.keeper.state.lock().leaving.remove(&from);
+        }
+        moved
+    }
+
+    /// Puts a device in the place of another one, which may be dead: one job for each volume that has data or keys there.
+    /// When they are done, the old device leaves the pool. Returns when the jobs are durable.
+    ///
+    /// # Errors
+    /// [`PoolError`]; no job was started then. [`JobError::LastCopy`] names what only the old device had, if it is dead.
+    pub async fn device_replace(
+        &self,
+        old: &str,
+        new: &str,
+        rate: Option<u64>,
+    ) -> Result<Vec<JobInfo>, PoolError> {
+        if old == new {
+            return Err(JobError::SameDevice { name: old.into() }.into());
+        }
+        let from = self.device_record(old).await?.uuid;
+        let to = self.device_record(new).await?;
+        {
+            let inner = self.inner.lock().await;
+            inner.named(&[to.name.clone()], Some(DeviceRole::Data))?;
+        }
+        let to = to.uuid;
+        self.keeper.state.lock().leaving.insert(from, Some(to));
+        let moved = self.move_away(Move { from, to: Some(to) }, rate).await;
+        if moved.is_err() {
+            self.keeper.state.lock().leaving.remove(&from);
+        }
+        self.keeper.wake();
+        moved
+    }
+
+    async fn move_away(&self, way: Move, rate: Option<u64>) -> Result<Vec<JobInfo>, PoolError> {
+        let volumes: Vec<Arc<Volume<D>>> = self
+            .volumes()
+            .into_iter()
+            .filter(|volume| {
+                let record = volume.record();
+                record.extents().any(|extent| extent.device == way.from)
+            })
+            .collect();
+        if volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.start_jobs(volumes, |inner, placing, volume, record| {
+            self.draft_move(inner, placing, volume, record, way, rate)
+        })
+        .await
+    }
+
+    fn draft_move(
+        &self,
+        inner: &Inner<D>,
+        placing: &mut Placing<'_>,
+        volume: &Volume<D>,
+        record: &VolumeRecord,
+        way: Move,
+        rate: Option<u64>,
+    ) -> Result<Draft, PoolError> {
+        let Move { from, to } = way;
+        let kind = match to {
+            None => JobKind::Evacuate { device: from },
+            Some(new) => JobKind::Replace { old: from, new },
+        };
+        let mut job = new_job(kind, record, rate);
+        for list in [&mut job.placement, &mut job.keys_placement] {
+            if let (true, Some(new)) = (list.contains(&from), to)
+                && !list.contains(&new)
+            {
+                list.push(new);
+            }
+            list.retain(|device| *device != from);
+        }
+        // What is there and cannot be read is lost, unless another plex has it.
+        let readable = inner.devices.get(&from).is_some_and(|d| d.is_online());
+        let going: Vec<&Plex> = record.plexes.iter().filter(|p| p.is_on(from)).collect();
+        if !readable {
+            let attached: Vec<Uuid> = going
+                .iter()
+                .filter(|plex| plex.is_attached())
+                .map(|plex| plex.uuid)
+                .collect();
+            self.check_dispensable(volume, record, &attached, "the device")?;
+        }
+        let mut fresh = Vec::new();
+        for plex in going {
+            let others = record.plexes.iter().filter(|other| other.uuid != plex.uuid);
+            let mut avoid = devices_of(others);
+            avoid.extend(devices_of(fresh.iter().map(|(plex, _): &(Plex, _)| plex)));
+            let allowed = match to {
+                Some(new) => vec![new],
+                None => inner.data_devices(&job.placement)?,
+            };
+            let new = placing.replacement(plex, from, &allowed, &avoid)?;
+            let mut stale = volume.stale_of(plex.uuid);
+            for range in moved_ranges(plex, &new, record.size_bytes) {
+                for region in range.start / volume.region_bytes()
+                    ..range.end.div_ceil(volume.region_bytes())
+                {
+                    // Regions are at most 32,000.
+                    stale.set(u32::try_from(region).unwrap_or(u32::MAX));
+                }
+            }
+            job.retire.push(plex.uuid);
+            fresh.push((new, stale));
+        }
+        let mut keys = Vec::new();
+        let mut taken: BTreeSet<Uuid> =
+            record.keys.iter().map(|keys| keys.extent.device).collect();
+        for replica in record.keys.iter().filter(|k| k.extent.device == from) {
+            let mut targets: Vec<Uuid> = to.into_iter().collect();
+            targets.extend(inner.keys_devices(&job.keys_placement, &[])?);
+            targets.retain(|device| *device != from && !taken.contains(device));
+            if let Some(target) = targets.first() {
+                taken.insert(*target);
+                keys.push(placing.keys(&targets, &BTreeSet::new())?);
+            } else if record.keys.len() == 1 {
+                // The only one must not just go.
+                return Err(PoolError::NoSpace {
+                    what: "the keys",
+                    needed_bytes: crate::private_region::MIN_REGION_BYTES,
+                    places: "no other device can take them".into(),
+                });
+            }
+            job.keys_retire.push(replica.uuid);
+        }
+        Ok(Draft { fresh, keys, job })
+    }
+
+    /// Declares a device broken: nothing on it is used until it is brought back. Returns when its plexes are detached.
+    ///
+    /// # Errors
+    /// [`JobError::LastCopy`] when it holds the only valid copy of something; nothing was changed then.
+    pub async fn device_fail(&self, name: &str) -> Result<(), PoolError> {
+        let device = self.device_record(name).await?.uuid;
+        let needing = self.needing(device);
+        if !needing.is_empty() {
+            return Err(JobError::LastCopy {
+                volume: needing.join(", "),
+                what: format!("device {name}"),
+                ranges: "a part of it".into(),
+                advice: "add a mirror or evacuate the device first",
+            }
+            .into());
+        }
+        self.device_down(device, "an operator said so").await?;
+        for volume in self.volumes() {
+            let concerned = volume.fault().is_none()
+                && volume
+                    .record()
+                    .plexes
+                    .iter()
+                    .any(|plex| plex.is_attached() && plex.is_on(device));
+            if concerned {
+                self.detach_troubled(&volume).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the handle of a device that failed, so that it can be opened anew.
+    ///
+    /// # Errors
+    /// [`JobError::InService`], [`JobError::StillBusy`].
+    pub async fn device_release(&self, name: &str) -> Result<(), PoolError> {
+        let record = self.device_record(name).await?;
+        let inner = self.inner.lock().await;
+        let Some(device) = inner.devices.get(&record.uuid) else {
+            return Ok(());
+        };
+        let name = name.to_owned();
+        if device.is_online() {
+            return Err(JobError::InService { name }.into());
+        }
+        device
+            .release()
+            .map_err(|_| JobError::StillBusy { name }.into())
+    }
+
+    /// Takes a device back that failed or was missing: newly opened, with its own label. What it missed is copied to it.
+    ///
+    /// # Errors
+    /// [`JobError::WrongDevice`], [`JobError::InService`], [`JobError::StillBusy`]; nothing was changed then.
+    pub async fn device_online(
+        &self,
+        name: &str,
+        source: DeviceSource<D>,
+    ) -> Result<DeviceInfo, PoolError> {
+        let record = self.device_record(name).await?;
+        let wrong = |problem: String| JobError::WrongDevice {
+            name: name.into(),
+            path: source.path.clone(),
+            problem,
+        };
+        let uuid = record.uuid;
+        let offered = Device::new(
+            uuid,
+            name.into(),
+            source.path.clone(),
+            source.device.clone(),
+        );
+        offered.flush().await?;
+        let label = label::read(&offered)
+            .await
+            .map_err(|error| wrong(error.to_string()))?;
+        let pool = self.uuid().await;
+        if Some(label.pool) != pool || label.device != uuid {
+            return Err(wrong("its label is of another device".into()).into());
+        }
+        if label.areas.data_offset_bytes != record.data_offset_bytes
+            || label.areas.data_length_bytes != record.data_length_bytes
+        {
+            return Err(wrong("its areas are not those of the configuration".into()).into());
+        }
+        let mut inner = self.inner.lock().await;
+        self.settle(&mut inner).await?;
+        match inner.devices.get(&uuid) {
+            Some(device) if device.is_online() && record.failed.is_none() => {
+                return Err(JobError::InService { name: name.into() }.into());
+            }
+            Some(device) if device.abandoned() > 0 => {
+                return Err(JobError::StillBusy { name: name.into() }.into());
+            }
+            Some(device) => device.bring_online(source.device, source.path.clone()),
+            None => {
+                inner.devices.insert(uuid, Arc::new(offered));
+            }
+        }
+        let changed = DeviceRecord {
+            path: source.path.clone(),
+            failed: None,
+            ..record
+        };
+        inner.commit(vec![Change::Device(changed)]).await?;
+        // Volumes that use it now write to the new incarnation.
+        for volume in self.volumes() {
+            let record = volume.record();
+            let concerned =
+                volume.fault().is_none() && record.extents().any(|extent| extent.device == uuid);
+            if concerned && let Ok(layout) = volume.prepare_layout(&record, &inner.devices) {
+                volume.publish(VolumeRecord::clone(&record), layout);
+            }
+        }
+        drop(inner);
+        self.keeper.device_is_back(uuid);
+        self.keeper.tell(PoolEvent::DeviceBack {
+            device: name.into(),
+        });
+        self.keeper.wake();
+        self.device(name).await
+    }
+
+    async fn device_record(&self, name: &str) -> Result<DeviceRecord, PoolError> {
+        let inner = self.inner.lock().await;
+        let found = match &inner.config {
+            Some(config) => config.config().devices.values().find(|d| d.name == name),
+            None => None,
+        };
+        found
+            .cloned()
+            .ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })
+    }
+
+    /// Takes a replaced device out of the pool when no volume has anything on it any more.
+    pub(in crate::pool) async fn let_go(&self, old: Uuid, new: Uuid) {
+        let snapshot = self.snapshot().await;
+        let used = self
+            .volumes()
+            .iter()
+            .any(|volume| volume.record().extents().any(|extent| extent.device == old));
+        if used {
+            return;
+        }
+        let (name, by) = (snapshot.name(old), snapshot.name(new));
+        match self.device_remove(&name).await {
+            Ok(()) => {
+                self.keeper.state.lock().leaving.remove(&old);
+                self.keeper
+                    .tell(PoolEvent::DeviceReplaced { device: name, by });
+            }
+            Err(error) => tracing::debug!(name, %error, "a replaced device cannot leave yet"),
+        }
+    }
+}
