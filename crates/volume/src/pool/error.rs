@@ -275,6 +275,9 @@ pub enum PoolError {
         /// What is wrong.
         problem: String,
     },
+    /// A job or a change of plexes is refused.
+    #[error(transparent)]
+    Job(#[from] super::jobs::JobError),
     /// The configuration could not be read or changed.
     #[error(transparent)]
     Config(ConfigError),
@@ -325,6 +328,7 @@ impl PoolError {
             | PoolError::Config(_)
             | PoolError::Device(_)
             | PoolError::PrivateRegion(_) => PoolErrorKind::Failed,
+            PoolError::Job(error) => error.kind(),
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Pool<D> {
     inner: Mutex<Inner<D>>,
     /// By LUN.
     volumes: ArcSwap<LunTable<Volume<D>>>,
-    keeper: keep::Keeper,
+    keeper: keep::Keeper<D>,
 }
 
 impl<D> Default for Inner<D> {

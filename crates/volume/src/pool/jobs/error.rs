@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::pool::PoolErrorKind;
+
 /// Why a job or a change of plexes is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -98,4 +100,22 @@ pub enum JobError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+impl JobError {
+    /// What kind of error it is.
+    pub fn kind(&self) -> PoolErrorKind {
+        match self {
+            JobError::NoJob { .. } | JobError::NoSuchPlex { .. } => PoolErrorKind::NotFound,
+            JobError::SameDevice { .. } | JobError::Nothing { .. } => PoolErrorKind::Usage,
+            JobError::Busy { .. }
+            | JobError::Resync { .. }
+            | JobError::LastCopy { .. }
+            | JobError::TooManyPlexes { .. }
+            | JobError::Changed { .. }
+            | JobError::InService { .. }
+            | JobError::StillBusy { .. }
+            | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
+        }
+    }
 }

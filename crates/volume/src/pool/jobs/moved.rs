@@ -74,7 +74,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::config::{Extent, PlexState};
+    use crate::config::{Extent, KeysReplica, PlexState, VolumeRecord};
     use crate::translate::{Map, Region};
 
     const UNIT: u64 = 1 << 20;
@@ -127,6 +127,34 @@ mod tests {
         }
     }
 
+    fn record(size_bytes: u64, plex: Plex) -> VolumeRecord {
+        VolumeRecord {
+            uuid: Uuid::from_u128(9),
+            name: "v".into(),
+            lun: 0,
+            naa: "3000000000000000".into(),
+            serial: "s".into(),
+            size_bytes,
+            block_size: crate::config::BlockSize::B512,
+            persist: crate::config::Persist::Aptpl,
+            region_bytes: UNIT,
+            plexes: vec![plex],
+            keys: vec![KeysReplica {
+                uuid: Uuid::from_u128(5),
+                extent: Extent {
+                    device: Uuid::from_u128(78),
+                    offset_bytes: 0,
+                    length_bytes: 1 << 20,
+                },
+            }],
+            keys_wanted: 1,
+            placement: Vec::new(),
+            keys_placement: Vec::new(),
+            job: None,
+            grants: std::collections::BTreeMap::new(),
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         /// The oracle: the translation of every 64 KiB through both plexes.
@@ -144,9 +172,7 @@ mod tests {
             let size_bytes = if striped { shortest * lengths.len() as u64 } else { shortest } * UNIT;
             let ranges = moved_ranges(&old, &new, size_bytes);
             let map = |plex: &Plex| {
-                let mut record = crate::translate::tests::record(size_bytes);
-                record.plexes = vec![plex.clone()];
-                Map::new(&record).unwrap()
+                Map::new(&record(size_bytes, plex.clone())).unwrap()
             };
             let (old, new) = (map(&old), map(&new));
             let mut listed = 0u64;

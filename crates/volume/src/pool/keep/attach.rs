@@ -9,6 +9,7 @@ use crate::block_device::BlockDevice;
 use crate::config::{Plex, PlexState, VolumeRecord};
 use crate::pool::Pool;
 use crate::volume::Volume;
+use crate::volume::regions::Regions;
 
 impl<D: BlockDevice> Pool<D> {
     /// Whether every device of a plex answers, and has nothing in flight that could still land.
@@ -58,7 +59,7 @@ impl<D: BlockDevice> Pool<D> {
         // What is stale is known to the volume; nothing is added to it.
         let stale: Vec<_> = coming
             .iter()
-            .map(|plex| (*plex, volume.no_regions()))
+            .map(|plex| (*plex, Regions::new(volume.regions(), false)))
             .collect();
         let mut done = volume
             .prepare_attach(&next, &snapshot.devices, &stale)

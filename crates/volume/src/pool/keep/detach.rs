@@ -15,6 +15,7 @@ use super::{Decision, PoolEvent, Snapshot, View, decide, position};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, PlexState, VolumeRecord};
 use crate::pool::{Pool, PoolError};
+use crate::volume::regions::Regions;
 use crate::volume::reports::{Report, Trouble as Reported};
 use crate::volume::{DetachError, Volume};
 
@@ -102,7 +103,7 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Takes the troubled plexes of a volume out, or says that there is no other copy.
-    pub(super) async fn detach_troubled(&self, volume: &Arc<Volume<D>>) {
+    pub(in crate::pool) async fn detach_troubled(&self, volume: &Arc<Volume<D>>) {
         let mutex = self.keeper.plexes(volume.uuid());
         let _held = mutex.lock().await;
         let snapshot = self.snapshot().await;
@@ -150,7 +151,7 @@ impl<D: BlockDevice> Pool<D> {
                 match decision {
                     Decision::Nothing | Decision::Detach => {}
                     Decision::MarkRegionsStale => {
-                        let mut regions = volume.no_regions();
+                        let mut regions = Regions::new(volume.regions(), false);
                         for range in &trouble.regions {
                             for region in range.clone() {
                                 regions.set(region);

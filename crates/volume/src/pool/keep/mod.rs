@@ -260,5 +260,5 @@ pub(super) fn position(record: &VolumeRecord, plex: Uuid) -> usize {
         .unwrap_or(usize::MAX)
 }
 
-#[cfg(test)]
-mod tests;
+
+

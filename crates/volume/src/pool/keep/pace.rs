@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::block_device::BlockDevice;
 use crate::device::Device;
+use crate::volume::regions::Pace;
 
 /// Chunk and chunks in flight while no client is active.
 const IDLE_CHUNK_BYTES: u64 = 512 * 1024;
@@ -122,7 +123,7 @@ impl<D: BlockDevice> Pacer<D> {
     }
 
     /// Bytes that the next chunk should have; a power of two.
-    pub(crate) fn chunk_bytes(&self) -> u64 {
+    fn next_chunk_bytes(&self) -> u64 {
         let now = self.clock.now();
         let mut state = self.state.lock();
         state.observe(now, (self.load)());
@@ -165,7 +166,7 @@ impl<D: BlockDevice> Pacer<D> {
     }
 
     /// Waits until a chunk of `bytes` may be copied; `None` after [`Pacer::stop`].
-    pub(crate) async fn permit(&self, bytes: u64) -> Option<Permit<'_, D>> {
+    async fn next_permit(&self, bytes: u64) -> Option<Permit<'_, D>> {
         loop {
             let changed = self.changed.listen();
             match self.turn(bytes) {
@@ -180,6 +181,16 @@ impl<D: BlockDevice> Pacer<D> {
                 Turn::After(wait) => or(self.clock.sleep(wait), changed).await,
             }
         }
+    }
+}
+
+impl<D: BlockDevice> Pace for Pacer<D> {
+    async fn permit(&self, bytes: u64) -> Option<impl Sized> {
+        self.next_permit(bytes).await
+    }
+
+    fn chunk_bytes(&self) -> u64 {
+        self.next_chunk_bytes()
     }
 }
 
