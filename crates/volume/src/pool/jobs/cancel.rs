@@ -28,7 +28,11 @@ impl<D: BlockDevice> Pool<D> {
         control: JobControl,
     ) -> Result<JobInfo, PoolError> {
         let found = self.volume(volume)?;
-        let no_job = || PoolError::from(JobError::NoJob { volume: volume.into() });
+        let no_job = || {
+            PoolError::from(JobError::NoJob {
+                volume: volume.into(),
+            })
+        };
         let snapshot = self.snapshot().await;
         let record = found.record();
         let info = self

@@ -17,7 +17,6 @@ use crate::pool::keep::PoolEvent;
 use crate::pool::placement::Placing;
 use crate::pool::{DeviceInfo, DeviceSource, Inner, Pool, PoolError};
 use crate::volume::Volume;
-use crate::volume::regions::Regions;
 
 /// Where what is on a device goes.
 #[derive(Clone, Copy)]
@@ -141,8 +140,8 @@ impl<D: BlockDevice> Pool<D> {
             let new = placing.replacement(plex, from, &allowed, &avoid)?;
             let mut stale = volume.stale_of(plex.uuid);
             for range in moved_ranges(plex, &new, record.size_bytes) {
-                for region in range.start / volume.region_bytes()
-                    ..range.end.div_ceil(volume.region_bytes())
+                for region in
+                    range.start / volume.region_bytes()..range.end.div_ceil(volume.region_bytes())
                 {
                     // Regions are at most 32,000.
                     stale.set(u32::try_from(region).unwrap_or(u32::MAX));
@@ -152,8 +151,7 @@ impl<D: BlockDevice> Pool<D> {
             fresh.push((new, stale));
         }
         let mut keys = Vec::new();
-        let mut taken: BTreeSet<Uuid> =
-            record.keys.iter().map(|keys| keys.extent.device).collect();
+        let mut taken: BTreeSet<Uuid> = record.keys.iter().map(|keys| keys.extent.device).collect();
         for replica in record.keys.iter().filter(|k| k.extent.device == from) {
             let mut targets: Vec<Uuid> = to.into_iter().collect();
             targets.extend(inner.keys_devices(&job.keys_placement, &[])?);

@@ -80,7 +80,10 @@ impl<D: BlockDevice> Pool<D> {
         let mut after = VolumeRecord::clone(&now);
         conclude(&mut after, &job);
         let gone = now.plexes.iter().filter(|p| job.retire.contains(&p.uuid));
-        let keys = now.keys.iter().filter(|k| job.keys_retire.contains(&k.uuid));
+        let keys = now
+            .keys
+            .iter()
+            .filter(|k| job.keys_retire.contains(&k.uuid));
         let extents = exclusive(
             gone.flat_map(|plex| plex.extents())
                 .chain(keys.map(|keys| &keys.extent)),

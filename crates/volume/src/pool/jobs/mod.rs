@@ -28,8 +28,8 @@ mod start;
 mod verify;
 
 pub use error::JobError;
-pub use progress::{ByteRange, JobInfo, JobName, JobState, PlexInfo};
 pub(in crate::pool) use progress::text_of;
+pub use progress::{ByteRange, JobInfo, JobName, JobState, PlexInfo};
 pub use verify::{Mismatch, Verified};
 
 use crate::pool::LayoutRequest;

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::start::Draft;
 use super::{JobError, JobInfo, Migrate, WhichPlex};
 use crate::block_device::BlockDevice;
-use crate::config::{Config, DeviceRole, Extent, Job, JobKind, KeysReplica, Plex, PlexLayout, VolumeRecord};
+use crate::config::{
+    Config, DeviceRole, Extent, Job, JobKind, KeysReplica, Plex, PlexLayout, VolumeRecord,
+};
 use crate::fresh_uuid::fresh_uuid;
 use crate::pool::keep::{Decision, Retired};
 use crate::pool::placement::{Placing, PlexRequest, keys_goal};
@@ -183,7 +185,8 @@ impl<D: BlockDevice> Pool<D> {
             WhichPlex::Position(at) => record.plexes.get(*at),
             WhichPlex::On(name) => {
                 let device = snapshot.records.values().find(|d| d.name == *name);
-                let device = device.ok_or_else(|| PoolError::NoSuchDevice { name: name.clone() })?;
+                let device =
+                    device.ok_or_else(|| PoolError::NoSuchDevice { name: name.clone() })?;
                 record.plexes.iter().find(|plex| plex.is_on(device.uuid))
             }
         };

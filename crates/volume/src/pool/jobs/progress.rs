@@ -284,7 +284,10 @@ impl<D: BlockDevice> Pool<D> {
                 limit_bytes_per_second: resync_rate,
                 from: devices_by_name(
                     devices,
-                    record.plexes.iter().filter(|p| p.is_attached() && !behind(p)),
+                    record
+                        .plexes
+                        .iter()
+                        .filter(|p| p.is_attached() && !behind(p)),
                 ),
                 to: devices_by_name(devices, record.plexes.iter().filter(behind)),
             });

@@ -1,8 +1,13 @@
 //! Comparing the copies of a volume, and of its keys.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
 use crate::block_device::BlockDevice;
 use crate::page_store::Finding;
-use crate::pool::keep::pace::{ClientLoad, Pacer};
+use crate::pool::keep::pace::Pacer;
 use crate::pool::{Pool, PoolError};
 
 /// Mismatches that are listed at most; more are counted.
@@ -40,4 +45,107 @@ pub struct Verified {
     pub keys: Vec<Finding>,
     /// It was stopped before the end.
     pub stopped: bool,
+}
+
+impl<D: BlockDevice> Pool<D> {
+    /// Compares all copies of a volume, region by region, while clients go on, and the replicas of its keys. With
+    /// `repair`, what differs is made like the first complete plex. `progress` is told of the bytes that are done and of
+    /// all, and says `false` to stop.
+    ///
+    /// # Errors
+    /// [`PoolError`]; what was compared before is not told then.
+    pub async fn volume_verify(
+        &self,
+        name: &str,
+        repair: bool,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Verified, PoolError> {
+        let volume = self.volume(name)?;
+        let mut verified = Verified {
+            keys: volume.private_region()?.verify(repair).await?,
+            ..Verified::default()
+        };
+        let size_bytes = volume.size_bytes();
+        let clock = self.snapshot().await.devices.values().next().cloned();
+        let (Some(clock), true) = (clock, volume.record().plexes.len() > 1) else {
+            // One copy: nothing to compare it with.
+            verified.stopped = !progress(size_bytes, size_bytes);
+            return Ok(verified);
+        };
+        let load = {
+            let volume = volume.clone();
+            move || volume.client_load()
+        };
+        let pacer = Arc::new(Pacer::new(clock, Box::new(load)));
+        let mut region = 0;
+        while region < volume.regions() {
+            let record = volume.record();
+            let start = u64::from(region) * volume.region_bytes();
+            let length_bytes = volume
+                .region_bytes()
+                .min(record.size_bytes.saturating_sub(start));
+            if !progress(start, record.size_bytes) {
+                verified.stopped = true;
+                return Ok(verified);
+            }
+            let complete: Vec<Uuid> = record
+                .plexes
+                .iter()
+                .filter(|plex| plex.is_attached() && !volume.stale_of(plex.uuid).get(region))
+                .map(|plex| plex.uuid)
+                .collect();
+            region += 1;
+            if complete.len() < 2 {
+                verified.skipped_bytes += length_bytes;
+                continue;
+            }
+            let believed = complete.first().copied().filter(|_| repair);
+            let compared = volume
+                .compare_region(region - 1, believed, &pacer)
+                .await
+                .map_err(|error| PoolError::Inconsistent {
+                    problem: format!("volume {name} could not be compared at {start}: {error}"),
+                })?;
+            if compared.stopped {
+                // The volume has grown: its regions may have other numbers now.
+                region = 0;
+                verified = Verified {
+                    keys: std::mem::take(&mut verified.keys),
+                    ..Verified::default()
+                };
+                continue;
+            }
+            verified.checked_bytes += length_bytes;
+            let at = |plex: &Uuid| crate::pool::keep::position(&record, *plex);
+            for found in compared.mismatches {
+                let plexes = found.plexes.iter().map(at).collect();
+                let what = "it differs from the first complete copy";
+                verified.add(&found.range, plexes, found.repaired, what);
+            }
+            for (plex, range, repaired) in compared.unreadable {
+                verified.add(&range, vec![at(&plex)], repaired, "it could not be read");
+            }
+        }
+        verified.stopped = !progress(size_bytes, size_bytes);
+        Ok(verified)
+    }
+}
+
+impl Verified {
+    fn add(&mut self, range: &Range<u64>, plexes: Vec<usize>, repaired: bool, what: &str) {
+        let length_bytes = range.end - range.start;
+        self.mismatched_bytes += length_bytes;
+        if repaired {
+            self.repaired_bytes += length_bytes;
+        }
+        if self.mismatches.len() < LISTED {
+            self.mismatches.push(Mismatch {
+                offset_bytes: range.start,
+                length_bytes,
+                plexes,
+                repaired,
+                what: what.into(),
+            });
+        }
+    }
 }

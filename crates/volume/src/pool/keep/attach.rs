@@ -90,11 +90,7 @@ impl<D: BlockDevice> Pool<D> {
         let known = state.volumes.entry(volume.uuid()).or_default();
         for plex in &coming {
             // A device that comes and goes is taken back ever more slowly: what worked is forgotten by the next restart only.
-            known
-                .attach
-                .entry(*plex)
-                .or_default()
-                .failed(clock.now());
+            known.attach.entry(*plex).or_default().failed(clock.now());
             known.hopeless.remove(plex);
         }
         known.copy.worked();
@@ -110,7 +106,11 @@ impl<D: BlockDevice> Pool<D> {
                 }
             }
             Err(error) => {
-                tracing::warn!(volume = record.name, error, "a plex could not be attached yet");
+                tracing::warn!(
+                    volume = record.name,
+                    error,
+                    "a plex could not be attached yet"
+                );
             }
         }
         self.keeper.wake();

@@ -17,6 +17,8 @@ impl<D: BlockDevice> Pool<D> {
     /// volumes are flushed and their logs say that nothing is in flight. What does not end within a few seconds is left to
     /// the next start.
     ///
+    /// The keeper does nothing any more until [`Pool::resume`].
+    ///
     /// # Errors
     /// None now; what could not be flushed is found by the next start.
     pub async fn close(&self) -> Result<(), PoolError> {
@@ -49,5 +51,11 @@ impl<D: BlockDevice> Pool<D> {
             .await;
         }
         Ok(())
+    }
+
+    /// Lets the keeper go on after [`Pool::close`]: the pool is not given up after all, or it is another one now.
+    pub fn resume(&self) {
+        self.keeper.state.lock().closing = false;
+        self.keeper.wake();
     }
 }

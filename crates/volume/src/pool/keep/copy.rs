@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::pace::{ClientLoad, Pacer};
+use super::pace::Pacer;
 use super::tasks::Tasks;
 use super::{PoolEvent, Stall};
 use crate::block_device::BlockDevice;
@@ -89,13 +89,7 @@ impl<D: BlockDevice> Pool<D> {
         };
         let load = {
             let volume = volume.clone();
-            move || {
-                let load = volume.client_load();
-                ClientLoad {
-                    operations: load.operations,
-                    in_flight: load.in_flight,
-                }
-            }
+            move || volume.client_load()
         };
         let pacer = Arc::new(Pacer::new(clock.clone(), Box::new(load)));
         let rate = {
@@ -131,7 +125,9 @@ impl<D: BlockDevice> Pool<D> {
                 let work = Work::of(volume, &record);
                 let next = |regions: &Regions, running: &Tasks<'_, u32>| {
                     regions.iter().find(|region| {
-                        !running.has(region) && !skipped.contains(region) && !copied.contains(region)
+                        !running.has(region)
+                            && !skipped.contains(region)
+                            && !copied.contains(region)
                     })
                 };
                 let mut free = TOGETHER - busy;
@@ -229,8 +225,8 @@ impl<D: BlockDevice> Pool<D> {
         if regions.is_empty() {
             return;
         }
-        let size_bytes = (u64::from(regions.count_ones()) * volume.region_bytes())
-            .min(record.size_bytes);
+        let size_bytes =
+            (u64::from(regions.count_ones()) * volume.region_bytes()).min(record.size_bytes);
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(volume.uuid()).or_default();
         if known.resync_bytes.is_some() {
@@ -290,16 +286,21 @@ async fn step_of<D: BlockDevice>(
 ) -> Ended {
     let failed = |error: SyncError| Ended::Failed(region, error.to_string());
     match step {
-        Step::Settle => match volume.settle_region(region, &**pacer).await {
+        Step::Settle => match volume.settle_region(region, pacer).await {
             Ok(_) => Ended::Settled,
             Err(error) => failed(error),
         },
-        Step::Copy => match volume.sync_region(region, &**pacer).await {
+        Step::Copy => match volume.sync_region(region, pacer).await {
             Ok(Synced { stopped: true, .. }) => Ended::Stopped,
             Ok(Synced { unreadable, .. }) if !unreadable.is_empty() => {
                 Ended::Lost(region, unreadable)
             }
             Ok(_) => Ended::Copied(region),
+            Err(SyncError::NoCopy(_)) => {
+                let start = u64::from(region) * volume.region_bytes();
+                let end = (start + volume.region_bytes()).min(volume.size_bytes());
+                Ended::Lost(region, std::iter::once(start..end).collect())
+            }
             Err(error) => failed(error),
         },
     }

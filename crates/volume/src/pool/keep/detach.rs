@@ -36,9 +36,7 @@ impl<D: BlockDevice> Pool<D> {
                 tracing::warn!(volume = %report.volume, plex = %report.plex, error, "a read failed");
                 return;
             }
-            Reported::Hung { seconds } => {
-                (format!("no answer for {seconds} seconds"), true)
-            }
+            Reported::Hung { seconds } => (format!("no answer for {seconds} seconds"), true),
         };
         if let Some(device) = report.device {
             let device = state.devices.entry(device).or_default();
@@ -51,7 +49,10 @@ impl<D: BlockDevice> Pool<D> {
                 device.suspect = Some(reason.clone());
             }
         }
-        let whole = matches!(report.what, Reported::FlushFailed(_) | Reported::LogFailed(_));
+        let whole = matches!(
+            report.what,
+            Reported::FlushFailed(_) | Reported::LogFailed(_)
+        );
         let trouble = state
             .volumes
             .entry(report.volume)

@@ -40,7 +40,13 @@ impl<D: BlockDevice> Pool<D> {
                 }
             } else if !device.is_online() && !told {
                 // Not durably: the next start may believe it again, because nobody else has the data.
-                self.keeper.state.lock().devices.entry(uuid).or_default().told = true;
+                self.keeper
+                    .state
+                    .lock()
+                    .devices
+                    .entry(uuid)
+                    .or_default()
+                    .told = true;
                 self.keeper.tell(PoolEvent::DeviceFailed {
                     device: device.name().to_owned(),
                     reason: format!("{reason}; the only copy of {}", needing.join(", ")),

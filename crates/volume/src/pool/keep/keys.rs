@@ -8,11 +8,11 @@ use futures_lite::future::or;
 use uuid::Uuid;
 
 use super::PoolEvent;
+use super::Retired;
 use crate::block_device::BlockDevice;
 use crate::config::{KeysReplica, VolumeRecord};
 use crate::page_store::{Replica, ReplicaHealth, ReplicaInfo};
 use crate::pool::placement::keys_goal;
-use super::Retired;
 use crate::pool::{Pool, PoolError};
 use crate::private_region::PrivateRegion;
 use crate::volume::Volume;

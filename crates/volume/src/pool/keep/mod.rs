@@ -44,8 +44,8 @@ use crate::device::Device;
 use crate::volume::Volume;
 use crate::volume::reports::Reports;
 
-pub use events::{EventList, PoolEvent, PoolEvents};
 pub(super) use decide::{Decision, View, decide};
+pub use events::{EventList, PoolEvent, PoolEvents};
 pub(super) use retire::Retired;
 use scan::Key;
 pub(super) use state::{Stall, State, Trouble};
@@ -179,6 +179,10 @@ impl<D: BlockDevice> Pool<D> {
             let woken = self.keeper.wake.listen();
             let reported = self.keeper.reports.listen();
             let snapshot = tasks.drive(self.snapshot()).await;
+            if snapshot.records.is_empty() {
+                // No pool: nothing of an earlier one counts.
+                *self.keeper.state.lock() = State::default();
+            }
             self.scan(&snapshot, &mut tasks);
             let tick = async {
                 match snapshot.devices.values().next() {
@@ -259,6 +263,3 @@ pub(super) fn position(record: &VolumeRecord, plex: Uuid) -> usize {
         .position(|p| p.uuid == plex)
         .unwrap_or(usize::MAX)
 }
-
-
-

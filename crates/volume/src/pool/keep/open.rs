@@ -52,7 +52,8 @@ impl<D: BlockDevice> Pool<D> {
                     Ok(()) => {
                         let mut record = VolumeRecord::clone(&volume.record());
                         for plex in &mut record.plexes {
-                            if let Some((_, why)) = going.iter().find(|(uuid, _)| *uuid == plex.uuid)
+                            if let Some((_, why)) =
+                                going.iter().find(|(uuid, _)| *uuid == plex.uuid)
                             {
                                 plex.state = PlexState::Detached {
                                     reason: why.clone(),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::block_device::BlockDevice;
 use crate::device::Device;
+use crate::volume::ClientLoad;
 use crate::volume::regions::Pace;
 
 /// Chunk and chunks in flight while no client is active.
@@ -27,15 +28,6 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_millis(300);
 /// The rate may be exceeded for as long as this makes up for.
 const BURST: Duration = Duration::from_millis(100);
-
-/// Operations of clients, to see whether any are active.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ClientLoad {
-    /// Begun since the volume was opened.
-    pub(crate) operations: u64,
-    /// Running now.
-    pub(crate) in_flight: u64,
-}
 
 #[derive(Default)]
 struct State {
@@ -83,8 +75,8 @@ pub(crate) struct Pacer<D> {
 }
 
 /// A chunk may be in flight; dropped when it is not any more.
-pub(crate) struct Permit<'a, D: BlockDevice> {
-    pacer: &'a Pacer<D>,
+pub(crate) struct Permit<D: BlockDevice> {
+    pacer: Arc<Pacer<D>>,
     began: Duration,
 }
 
@@ -166,13 +158,13 @@ impl<D: BlockDevice> Pacer<D> {
     }
 
     /// Waits until a chunk of `bytes` may be copied; `None` after [`Pacer::stop`].
-    async fn next_permit(&self, bytes: u64) -> Option<Permit<'_, D>> {
+    async fn next_permit(self: &Arc<Self>, bytes: u64) -> Option<Permit<D>> {
         loop {
             let changed = self.changed.listen();
             match self.turn(bytes) {
                 Turn::Now => {
                     return Some(Permit {
-                        pacer: self,
+                        pacer: self.clone(),
                         began: self.clock.now(),
                     });
                 }
@@ -184,8 +176,10 @@ impl<D: BlockDevice> Pacer<D> {
     }
 }
 
-impl<D: BlockDevice> Pace for Pacer<D> {
-    async fn permit(&self, bytes: u64) -> Option<impl Sized> {
+impl<D: BlockDevice> Pace for Arc<Pacer<D>> {
+    type Permit = Permit<D>;
+
+    async fn permit(&self, bytes: u64) -> Option<Permit<D>> {
         self.next_permit(bytes).await
     }
 
@@ -194,7 +188,7 @@ impl<D: BlockDevice> Pace for Pacer<D> {
     }
 }
 
-impl<D: BlockDevice> Drop for Permit<'_, D> {
+impl<D: BlockDevice> Drop for Permit<D> {
     fn drop(&mut self) {
         let now = self.pacer.clock.now();
         let took = now.saturating_sub(self.began);
@@ -227,7 +221,7 @@ mod tests {
 
     /// Chunks of `chunk` that `pacer` lets through in `seconds`, each taking `took`.
     async fn copied(
-        pacer: &Pacer<SimDevice>,
+        pacer: &Arc<Pacer<SimDevice>>,
         clock: &Device<SimDevice>,
         seconds: u64,
         took: Duration,
@@ -249,7 +243,7 @@ mod tests {
         let world = SimWorld::seeded(1);
         let clock = clock(&world);
         world.run(async {
-            let pacer = Pacer::new(clock.clone(), Box::new(ClientLoad::default));
+            let pacer = Arc::new(Pacer::new(clock.clone(), Box::new(ClientLoad::default)));
             for rate in [300_000, 1 << 20, 50 << 20] {
                 pacer.set_rate(Some(rate));
                 let bytes = copied(&pacer, &clock, 20, Duration::from_micros(100)).await;
@@ -273,7 +267,7 @@ mod tests {
                 operations: seen.load(Ordering::SeqCst),
                 in_flight: 0,
             };
-            let pacer = Pacer::new(clock.clone(), Box::new(load));
+            let pacer = Arc::new(Pacer::new(clock.clone(), Box::new(load)));
             let took = Duration::from_millis(1);
             let idle = copied(&pacer, &clock, 2, took).await;
             assert_eq!(pacer.chunk_bytes(), IDLE_CHUNK_BYTES);
@@ -304,7 +298,7 @@ mod tests {
         let world = SimWorld::seeded(3);
         let clock = clock(&world);
         world.run(async {
-            let pacer = Pacer::new(clock, Box::new(ClientLoad::default));
+            let pacer = Arc::new(Pacer::new(clock, Box::new(ClientLoad::default)));
             let mut held = Vec::new();
             for _ in 0..IDLE_DEPTH {
                 held.push(pacer.permit(1).await.unwrap());

@@ -205,7 +205,8 @@ impl<D: BlockDevice> Pool<D> {
                 let volume = volume.clone();
                 tasks.start(Key::Copy(uuid), async move { self.copy(&volume).await });
             }
-        } else if record.job.is_some() && !job_paused && finish_due && !tasks.has(&Key::Copy(uuid)) {
+        } else if record.job.is_some() && !job_paused && finish_due && !tasks.has(&Key::Copy(uuid))
+        {
             let volume = volume.clone();
             tasks.start(Key::Finish(uuid), async move {
                 self.finish_job(&volume).await;
@@ -230,9 +231,7 @@ impl<D: BlockDevice> Pool<D> {
         };
         let reason = match &info.state {
             JobState::Stalled { reason, ranges } if ranges.is_empty() => Some(reason.clone()),
-            JobState::Stalled { reason, ranges } => {
-                Some(format!("{reason}: {}", text_of(ranges)))
-            }
+            JobState::Stalled { reason, ranges } => Some(format!("{reason}: {}", text_of(ranges))),
             JobState::Running => None,
             JobState::Paused => return,
         };

@@ -1,0 +1,309 @@
+//! Devices that break, hang, and come back, under load.
+
+use super::*;
+
+const PAUSE: Duration = Duration::from_millis(3);
+
+fn is_detached(event: &PoolEvent) -> bool {
+    matches!(event, PoolEvent::PlexDetached { .. })
+}
+
+fn is_attached(event: &PoolEvent) -> bool {
+    matches!(event, PoolEvent::PlexAttached { .. })
+}
+
+#[test]
+fn a_device_that_dies_is_detached_without_an_error_and_resynchronized_when_it_is_back() {
+    for seed in 0..6 {
+        let world = SimWorld::seeded(seed);
+        world.run(async {
+            let (pool, events) = pool(&world, &[64, 64, 64]).await;
+            let volume = pool
+                .volume_create(request("v", 8, 2, &["d0", "d1"]))
+                .await
+                .unwrap();
+            let client = Client::new(&volume);
+            client.fill().await;
+            client.load(&world, 4, PAUSE);
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            world.die(1);
+            event(&world, &events, "detach", is_detached).await;
+            event(&world, &events, "device failed", |event| {
+                matches!(event, PoolEvent::DeviceFailed { device, .. } if device == "d1")
+            })
+            .await;
+            let info = pool.device("d1").await.unwrap();
+            assert!(info.failed.is_some());
+            let before = client.writes.get();
+            world.device(0).sleep(Duration::from_secs(2)).await;
+            assert!(client.writes.get() > before + 100, "the load goes on");
+            assert_eq!(client.errors.get(), 0);
+            // The keys found a third device long ago; those on d1 went elsewhere or wait.
+            world.revive(1);
+            pool.device_online("d1", source(&world, 1)).await.unwrap();
+            event(&world, &events, "attach", is_attached).await;
+            until(&world, 60, "resync", || is_whole(&volume)).await;
+            client.stop();
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            plexes_are_the_same(&world, &pool, &volume);
+            client.check_all().await;
+            assert_eq!(client.errors.get(), 0);
+            assert!(events.any(|event| matches!(event, PoolEvent::ResyncDone { .. })));
+        });
+    }
+}
+
+#[test]
+fn a_device_that_hangs_is_detached_and_taken_back_by_itself() {
+    for seed in 10..16 {
+        let world = SimWorld::seeded(seed);
+        world.run(async {
+            let (pool, events) = pool(&world, &[64, 64, 64]).await;
+            let volume = pool
+                .volume_create(request("v", 8, 2, &["d0", "d1"]))
+                .await
+                .unwrap();
+            let client = Client::new(&volume);
+            client.fill().await;
+            client.load(&world, 4, PAUSE);
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            world.hang(0);
+            event(&world, &events, "detach", is_detached).await;
+            let before = client.writes.get();
+            world.device(1).sleep(Duration::from_secs(5)).await;
+            assert!(client.writes.get() > before + 100, "the load goes on");
+            assert!(!events.any(is_attached), "it still hangs");
+            world.resume(0);
+            event(&world, &events, "back", |event| {
+                matches!(event, PoolEvent::DeviceBack { device } if device == "d0")
+            })
+            .await;
+            event(&world, &events, "attach", is_attached).await;
+            until(&world, 120, "resync", || is_whole(&volume)).await;
+            client.stop();
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            plexes_are_the_same(&world, &pool, &volume);
+            client.check_all().await;
+            assert_eq!(client.errors.get(), 0);
+        });
+    }
+}
+
+#[test]
+fn what_hangs_in_one_volume_holds_up_no_other() {
+    let world = SimWorld::seeded(20);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64, 64, 64]).await;
+        for number in 0..5 {
+            pool.volume_create(request(&format!("stuck{number}"), 2, 1, &["d4"]))
+                .await
+                .unwrap();
+        }
+        let volume = pool
+            .volume_create(request("v", 4, 1, &["d0"]))
+            .await
+            .unwrap();
+        Client::new(&volume).fill().await;
+        for number in 0..5 {
+            pool.volume_add_mirror(&format!("stuck{number}"), &names(&["d3"]), Some(1000))
+                .await
+                .unwrap();
+        }
+        // The only copies of five volumes hang, in the middle of being copied.
+        world.hang(4);
+        world.device(0).sleep(Duration::from_secs(30)).await;
+        pool.volume_add_mirror("v", &names(&["d1"]), None)
+            .await
+            .unwrap();
+        event(&world, &events, "job", |event| {
+            matches!(event, PoolEvent::JobDone { volume, .. } if volume == "v")
+        })
+        .await;
+        world.resume(4);
+        until(&world, 7200, "the others", || {
+            pool.volumes().iter().all(|volume| is_whole(volume))
+        })
+        .await;
+    });
+}
+
+#[test]
+fn the_last_copy_is_never_detached() {
+    let world = SimWorld::seeded(21);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        let refused = pool.volume_create(request("w", 4, 1, &["d1"])).await;
+        refused.unwrap();
+        let error = pool.device_fail("d1").await.unwrap_err().to_string();
+        assert!(error.contains("volume w"), "{error}");
+        pool.volume_delete("w").await.unwrap();
+        pool.device_fail("d1").await.unwrap();
+        assert!(events.any(is_detached), "it is detached on return");
+        let error = pool.device_fail("d0").await.unwrap_err().to_string();
+        assert!(error.contains("only valid copy"), "{error}");
+        let error = pool
+            .volume_remove_mirror("v", crate::pool::jobs::WhichPlex::Position(0))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("only valid copy"), "{error}");
+        // Errors of the last copy are the client's, and it works on when they are gone.
+        world.fail(0, false, true, false);
+        assert!(!client.write(3).await);
+        world.fail(0, false, false, false);
+        client.check_all().await;
+        assert!(client.write(3).await);
+        client.check_all().await;
+        assert!(volume.record().plexes[0].is_attached());
+    });
+}
+
+#[test]
+fn without_a_quorum_of_the_configuration_writes_are_refused_and_not_lost() {
+    let world = SimWorld::seeded(22);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        world.die(2);
+        world.die(1);
+        // The plex on d1 cannot be detached durably: one of three copies of the configuration is no majority.
+        assert!(!client.write(1).await);
+        event(&world, &events, "quorum lost", |event| {
+            matches!(event, PoolEvent::ConfigQuorumLost { .. })
+        })
+        .await;
+        client.check(1).await;
+        assert_eq!(client.errors.get(), 1, "it is still read");
+        // What was not acknowledged may be there or not; what was is.
+        let (again, _) = {
+            let world = world.clone();
+            world.revive(1);
+            world.revive(2);
+            open(&world, &[0, 1, 2]).await
+        };
+        let volume = again.volume("v").unwrap();
+        let client = client.again(&volume);
+        client.check_all().await;
+        client.check_all().await;
+    });
+}
+
+#[test]
+fn a_device_that_is_missing_at_open_is_detached_before_anything_is_served() {
+    let world = SimWorld::seeded(23);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let only = pool
+            .volume_create(request("w", 4, 1, &["d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.close().await.unwrap();
+        drop((pool, volume, only));
+        let (pool, events) = open(&world, &[0, 2]).await;
+        let volume = pool.volume("v").unwrap();
+        assert_eq!(volume.fault(), None);
+        assert!(!volume.record().plexes[1].is_attached());
+        assert!(pool.volume("w").unwrap().fault().is_some());
+        let client = client.again(&volume);
+        client.check_all().await;
+        keep(&pool);
+        for block in [0, 7, 1000] {
+            assert!(client.write(block).await);
+        }
+        pool.device_online("d1", source(&world, 1)).await.unwrap();
+        event(&world, &events, "attach", is_attached).await;
+        until(&world, 60, "resync", || is_whole(&volume)).await;
+        plexes_are_the_same(&world, &pool, &volume);
+        client.check_all().await;
+    });
+}
+
+#[test]
+fn keys_go_elsewhere_at_once_when_a_device_is_lost_and_are_repaired_when_it_comes_back() {
+    let world = SimWorld::seeded(24);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        assert_eq!(volume.record().keys.len(), 3);
+        let region = volume.private_region().unwrap();
+        region.commit(&keys(1)).await.unwrap();
+        let on = |pool: &TestPool, disk: &str| {
+            let inner = pool.inner.try_lock().unwrap();
+            let config = inner.config.as_ref().unwrap().config();
+            let device = config.devices.values().find(|d| d.name == disk).unwrap();
+            let record = pool.volume("v").unwrap().record();
+            record.keys.iter().any(|keys| keys.extent.device == device.uuid)
+        };
+        let lost = ["d0", "d1", "d2", "d3"].into_iter().find(|d| on(&pool, d)).unwrap();
+        let spare = ["d0", "d1", "d2", "d3"].into_iter().find(|d| !on(&pool, d)).unwrap();
+        let disk: usize = lost[1..].parse().unwrap();
+        world.die(disk);
+        region.commit(&keys(2)).await.unwrap();
+        event(&world, &events, "rebuilt", |event| {
+            matches!(event, PoolEvent::KeysReplicaRebuilt { device, .. } if device == spare)
+        })
+        .await;
+        until(&world, 20, "the dead one goes", || volume.record().keys.len() == 3).await;
+        assert!(on(&pool, spare) && !on(&pool, lost));
+        region.commit(&keys(3)).await.unwrap();
+        // One that only hangs for a while is repaired where it is.
+        let hung: usize = spare[1..].parse().unwrap();
+        world.hang(hung);
+        region.commit(&keys(4)).await.unwrap();
+        world.device(0).sleep(Duration::from_secs(2)).await;
+        world.resume(hung);
+        event(&world, &events, "repaired", |event| {
+            matches!(event, PoolEvent::KeysReplicaRepaired { device, .. } if device == spare)
+        })
+        .await;
+        let health = region.health().await;
+        assert_eq!(health.len(), 3);
+        drop((pool.clone(), region));
+        let disks: Vec<usize> = (0..4).filter(|d| *d != disk).collect();
+        let (again, _) = open(&world, &disks).await;
+        let volume = again.volume("v").unwrap();
+        assert_eq!(volume.fault(), None);
+        let found = volume.private_region().unwrap().load().await.unwrap();
+        assert_eq!(found, keys(4));
+    });
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_to_resynchronize() {
+    let world = SimWorld::seeded(25);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.close().await.unwrap();
+        drop((pool, volume));
+        let (pool, _) = open(&world, &[0, 1, 2]).await;
+        let volume = pool.volume("v").unwrap();
+        assert!(is_whole(&volume), "nothing is unsettled");
+        client.again(&volume).check_all().await;
+    });
+}
