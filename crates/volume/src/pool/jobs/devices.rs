@@ -13,7 +13,7 @@ use crate::block_device::BlockDevice;
 use crate::config::{Change, DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
 use crate::device::Device;
 use crate::label;
-use crate::pool::keep::PoolEvent;
+use crate::pool::keep::{PoolEvent, stale_in};
 use crate::pool::placement::Placing;
 use crate::pool::{DeviceInfo, DeviceSource, Inner, Pool, PoolError};
 use crate::volume::Volume;
@@ -138,10 +138,10 @@ impl<D: BlockDevice> Pool<D> {
                 None => inner.data_devices(&job.placement)?,
             };
             let new = placing.replacement(plex, from, &allowed, &avoid)?;
-            let mut stale = volume.stale_of(plex.uuid);
+            let mut stale = stale_in(volume, record, plex.uuid);
             for range in moved_ranges(plex, &new, record.size_bytes) {
                 for region in
-                    range.start / volume.region_bytes()..range.end.div_ceil(volume.region_bytes())
+                    range.start / record.region_bytes..range.end.div_ceil(record.region_bytes)
                 {
                     // Regions are at most 32,000.
                     stale.set(u32::try_from(region).unwrap_or(u32::MAX));

@@ -10,7 +10,7 @@ use super::progress::name_of;
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Job, VolumeRecord};
 use crate::fresh_uuid::fresh_uuid;
-use crate::pool::keep::{PoolEvent, Retired};
+use crate::pool::keep::{PoolEvent, Retired, stale_in};
 use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 
@@ -47,7 +47,8 @@ impl<D: BlockDevice> Pool<D> {
     fn is_filled(&self, volume: &Volume<D>, record: &VolumeRecord, job: &Job) -> bool {
         job.fresh.iter().all(|fresh| {
             let plex = record.plexes.iter().find(|plex| plex.uuid == *fresh);
-            plex.is_some_and(|plex| plex.is_attached()) && volume.stale_count(*fresh) == 0
+            plex.is_some_and(|plex| plex.is_attached())
+                && stale_in(volume, record, *fresh).is_empty()
         })
     }
 

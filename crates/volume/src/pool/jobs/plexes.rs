@@ -11,7 +11,7 @@ use crate::config::{
     Config, DeviceRole, Extent, Job, JobKind, KeysReplica, Plex, PlexLayout, VolumeRecord,
 };
 use crate::fresh_uuid::fresh_uuid;
-use crate::pool::keep::{Decision, Retired};
+use crate::pool::keep::{Decision, Retired, region_count, stale_in};
 use crate::pool::placement::{Placing, PlexRequest, keys_goal};
 use crate::pool::{Inner, LayoutRequest, Pool, PoolError};
 use crate::volume::regions::Regions;
@@ -80,7 +80,7 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<JobInfo, PoolError> {
         let found = self.volume(volume)?;
         let infos = self
-            .start_jobs(vec![found], |inner, placing, volume, record| {
+            .start_jobs(vec![found], |inner, placing, _, record| {
                 let mut job = new_job(JobKind::AddMirror, record, rate);
                 let allowed = if on.is_empty() {
                     inner.data_devices(&record.placement)?
@@ -101,7 +101,7 @@ impl<D: BlockDevice> Pool<D> {
                     avoid: &devices_of(&record.plexes),
                 })?;
                 Ok(Draft {
-                    fresh: vec![(plex, Regions::new(volume.regions(), true))],
+                    fresh: vec![(plex, Regions::new(region_count(record), true))],
                     keys: Vec::new(),
                     job,
                 })
@@ -121,7 +121,7 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<JobInfo, PoolError> {
         let found = self.volume(volume)?;
         let infos = self
-            .start_jobs(vec![found], |inner, placing, volume, record| {
+            .start_jobs(vec![found], |inner, placing, _, record| {
                 let to = inner.named(&request.to, Some(DeviceRole::Data))?;
                 if to.is_empty() {
                     let what = "no device to migrate to was named".into();
@@ -145,7 +145,7 @@ impl<D: BlockDevice> Pool<D> {
                         avoid: &avoid,
                     })?;
                     avoid.extend(devices_of([&plex]));
-                    fresh.push((plex, Regions::new(volume.regions(), true)));
+                    fresh.push((plex, Regions::new(region_count(record), true)));
                 }
                 let targets = if request.keys_to.is_empty() {
                     keys_beside(inner, record, &to)?
@@ -268,15 +268,15 @@ impl<D: BlockDevice> Pool<D> {
         record: &VolumeRecord,
         plexes: &[Uuid],
     ) -> Vec<super::ByteRange> {
-        let mut regions = Regions::new(volume.regions(), true);
+        let mut regions = Regions::new(region_count(record), true);
         for plex in record.plexes.iter().filter(|plex| plex.is_attached()) {
             if !plexes.contains(&plex.uuid) {
-                let mut valid = Regions::new(volume.regions(), true);
-                valid.subtract(&volume.stale_of(plex.uuid));
+                let mut valid = Regions::new(region_count(record), true);
+                valid.subtract(&stale_in(volume, record, plex.uuid));
                 regions.subtract(&valid);
             }
         }
-        super::progress::ranges_of(&regions, volume.region_bytes(), record.size_bytes)
+        super::progress::ranges_of(&regions, record.region_bytes, record.size_bytes)
     }
 }
 

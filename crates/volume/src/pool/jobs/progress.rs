@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::moved::moved_ranges;
 use crate::block_device::BlockDevice;
 use crate::config::{DeviceRecord, Job, JobKind, Plex, PlexLayout, PlexState, VolumeRecord};
+use crate::pool::keep::{region_count, stale_in};
 use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 use crate::volume::regions::Regions;
@@ -238,7 +239,7 @@ impl<D: BlockDevice> Pool<D> {
         if record.plexes.len() == 1 && record.job.is_none() || volume.fault().is_some() {
             return None;
         }
-        let region_bytes = volume.region_bytes();
+        let region_bytes = record.region_bytes;
         let bytes = |regions: u64| regions.saturating_mul(region_bytes).min(record.size_bytes);
         let (stall, resync_paused, resync_rate, resync_bytes) = {
             let state = self.keeper.state.lock();
@@ -260,9 +261,10 @@ impl<D: BlockDevice> Pool<D> {
             None => JobState::Running,
         };
         let Some(job) = &record.job else {
-            let mut left = volume.unsettled();
+            let mut left = Regions::new(region_count(record), false);
+            left.union(&volume.unsettled());
             for plex in record.plexes.iter().filter(|plex| plex.is_attached()) {
-                left.union(&volume.stale_of(plex.uuid));
+                left.union(&stale_in(volume, record, plex.uuid));
             }
             if left.is_empty() {
                 return None;
@@ -361,7 +363,7 @@ impl<D: BlockDevice> Pool<D> {
                 devices: snapshot.names(plex),
                 stale_bytes: if tracked {
                     u64::from(volume.stale_count(plex.uuid))
-                        .saturating_mul(volume.region_bytes())
+                        .saturating_mul(record.region_bytes)
                         .min(record.size_bytes)
                 } else {
                     0

@@ -131,7 +131,9 @@ impl<D: BlockDevice> Pool<D> {
             outcome = volume
                 .prepare_attach(&next, &devices, &stale)
                 .await
-                .map_err(PoolError::from);
+                .map_err(|error| PoolError::Inconsistent {
+                    problem: format!("volume {}: {error}", base.name),
+                });
             if outcome.is_err() {
                 break;
             }

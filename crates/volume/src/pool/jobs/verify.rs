@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::block_device::BlockDevice;
 use crate::page_store::Finding;
 use crate::pool::keep::pace::Pacer;
+use crate::pool::keep::stale_in;
 use crate::pool::{Pool, PoolError};
 
 /// Mismatches that are listed at most; more are counted.
@@ -80,9 +81,9 @@ impl<D: BlockDevice> Pool<D> {
         let mut region = 0;
         while region < volume.regions() {
             let record = volume.record();
-            let start = u64::from(region) * volume.region_bytes();
-            let length_bytes = volume
-                .region_bytes()
+            let start = u64::from(region) * record.region_bytes;
+            let length_bytes = record
+                .region_bytes
                 .min(record.size_bytes.saturating_sub(start));
             if !progress(start, record.size_bytes) {
                 verified.stopped = true;
@@ -91,7 +92,7 @@ impl<D: BlockDevice> Pool<D> {
             let complete: Vec<Uuid> = record
                 .plexes
                 .iter()
-                .filter(|plex| plex.is_attached() && !volume.stale_of(plex.uuid).get(region))
+                .filter(|plex| plex.is_attached() && !stale_in(&volume, &record, plex.uuid).get(region))
                 .map(|plex| plex.uuid)
                 .collect();
             region += 1;

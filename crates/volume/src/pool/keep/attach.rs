@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{PoolEvent, Snapshot, position};
+use super::{PoolEvent, Snapshot, position, region_count};
 use crate::block_device::BlockDevice;
 use crate::config::{Plex, PlexState, VolumeRecord};
 use crate::pool::Pool;
@@ -59,7 +59,7 @@ impl<D: BlockDevice> Pool<D> {
         // What is stale is known to the volume; nothing is added to it.
         let stale: Vec<_> = coming
             .iter()
-            .map(|plex| (*plex, Regions::new(volume.regions(), false)))
+            .map(|plex| (*plex, Regions::new(region_count(&record), false)))
             .collect();
         let mut done = volume
             .prepare_attach(&next, &snapshot.devices, &stale)

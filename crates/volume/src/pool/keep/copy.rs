@@ -10,13 +10,14 @@ use uuid::Uuid;
 
 use super::pace::Pacer;
 use super::tasks::Tasks;
-use super::{PoolEvent, Stall};
+use super::{PoolEvent, Stall, region_count, stale_in};
 use crate::block_device::BlockDevice;
 use crate::config::VolumeRecord;
 use crate::pool::Pool;
 use crate::pool::jobs::ByteRange;
 use crate::volume::Volume;
-use crate::volume::regions::{Regions, SyncError, Synced};
+use crate::volume::regions::Regions;
+use crate::volume::regions::copy::{SyncError, Synced};
 
 /// Regions of one volume that are copied at the same time.
 const TOGETHER: usize = 8;
@@ -36,7 +37,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn of<D: BlockDevice>(volume: &Volume<D>, record: &VolumeRecord) -> Work {
-        let none = || Regions::new(volume.regions(), false);
+        let none = || Regions::new(region_count(record), false);
         let (mut resync, mut fresh) = (none(), none());
         let filling: &[Uuid] = record.job.as_ref().map_or(&[], |job| &job.fresh);
         for plex in record.plexes.iter().filter(|plex| plex.is_attached()) {
@@ -46,7 +47,7 @@ impl Work {
                 } else {
                     &mut resync
                 };
-                target.union(&volume.stale_of(plex.uuid));
+                target.union(&stale_in(volume, record, plex.uuid));
             }
         }
         Work {
@@ -226,7 +227,7 @@ impl<D: BlockDevice> Pool<D> {
             return;
         }
         let size_bytes =
-            (u64::from(regions.count_ones()) * volume.region_bytes()).min(record.size_bytes);
+            (u64::from(regions.count_ones()) * record.region_bytes).min(record.size_bytes);
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(volume.uuid()).or_default();
         if known.resync_bytes.is_some() {
@@ -297,8 +298,9 @@ async fn step_of<D: BlockDevice>(
             }
             Ok(_) => Ended::Copied(region),
             Err(SyncError::NoCopy(_)) => {
-                let start = u64::from(region) * volume.region_bytes();
-                let end = (start + volume.region_bytes()).min(volume.size_bytes());
+                let record = volume.record();
+                let start = u64::from(region) * record.region_bytes;
+                let end = (start + record.region_bytes).min(record.size_bytes);
                 Ended::Lost(region, std::iter::once(start..end).collect())
             }
             Err(error) => failed(error),

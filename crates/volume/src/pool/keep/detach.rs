@@ -11,7 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::state::Trouble;
-use super::{Decision, PoolEvent, Snapshot, View, decide, position};
+use super::{Decision, PoolEvent, Snapshot, View, decide, position, region_count, stale_in};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, PlexState, VolumeRecord};
 use crate::pool::{Pool, PoolError};
@@ -152,7 +152,7 @@ impl<D: BlockDevice> Pool<D> {
                 match decision {
                     Decision::Nothing | Decision::Detach => {}
                     Decision::MarkRegionsStale => {
-                        let mut regions = Regions::new(volume.regions(), false);
+                        let mut regions = Regions::new(region_count(&record), false);
                         for range in &trouble.regions {
                             for region in range.clone() {
                                 regions.set(region);
@@ -193,11 +193,11 @@ impl<D: BlockDevice> Pool<D> {
         let stale: Vec<_> = record
             .plexes
             .iter()
-            .map(|plex| volume.stale_of(plex.uuid))
+            .map(|plex| stale_in(volume, record, plex.uuid))
             .collect();
         let decisions = decide(
             &views,
-            volume.regions(),
+            region_count(record),
             |plex, region| stale[plex].get(region),
             |plex, region| {
                 trouble
@@ -241,7 +241,12 @@ impl<D: BlockDevice> Pool<D> {
                     Ok(())
                 })
                 .await;
-            let Err(error) = changed else { break };
+            let error = match changed {
+                Ok(()) => break,
+                // Deleted meanwhile.
+                Err(PoolError::NoSuchVolume { .. }) => return,
+                Err(error) => error,
+            };
             volume.refuse_writes(format!(
                 "a copy failed and the configuration cannot say so durably: {error}"
             ));
@@ -272,7 +277,7 @@ impl<D: BlockDevice> Pool<D> {
 
     /// Whoever waits for the plex gets its error.
     fn no_other_copy(&self, volume: &Volume<D>, plex: Uuid, trouble: &Trouble, now: Duration) {
-        volume.last_copy(plex, trouble.reason.clone());
+        volume.last_copy(plex);
         let record = volume.record();
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(volume.uuid()).or_default();

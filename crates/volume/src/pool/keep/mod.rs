@@ -42,6 +42,7 @@ use crate::block_device::BlockDevice;
 use crate::config::{Change, DeviceRecord, Plex, VolumeRecord};
 use crate::device::Device;
 use crate::volume::Volume;
+use crate::volume::regions::Regions;
 use crate::volume::reports::Reports;
 
 pub(super) use decide::{Decision, View, decide};
@@ -252,6 +253,28 @@ impl<D: BlockDevice> Pool<D> {
                 _ => return volume.record(),
             }
         }
+    }
+}
+
+/// Number of regions of a volume.
+pub(super) fn region_count(record: &VolumeRecord) -> u32 {
+    let regions = record.size_bytes.div_ceil(record.region_bytes.max(1));
+    // At most 32,000 in every record that has a map.
+    u32::try_from(regions).unwrap_or(u32::MAX)
+}
+
+/// Where a plex of `record` has no valid data: everywhere when that is not known.
+pub(super) fn stale_in<D: BlockDevice>(
+    volume: &Volume<D>,
+    record: &VolumeRecord,
+    plex: Uuid,
+) -> Regions {
+    let count = region_count(record);
+    match volume.stale_of(plex) {
+        Some(stale) if stale.count() == count => stale,
+        // Without a region log there is one plex, and it is complete.
+        Some(_) if volume.regions() == 0 => Regions::new(count, false),
+        _ => Regions::new(count, true),
     }
 }
 

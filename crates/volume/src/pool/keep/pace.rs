@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::block_device::BlockDevice;
 use crate::device::Device;
 use crate::volume::ClientLoad;
-use crate::volume::regions::Pace;
+use crate::volume::regions::copy::Pace;
 
 /// Chunk and chunks in flight while no client is active.
 const IDLE_CHUNK_BYTES: u64 = 512 * 1024;
