@@ -17,7 +17,8 @@ use crate::config::{Change, PlexState, VolumeRecord};
 use crate::pool::{Pool, PoolError};
 use crate::volume::regions::Regions;
 use crate::volume::reports::{Report, Trouble as Reported};
-use crate::volume::{DetachError, Volume};
+use crate::volume::Volume;
+use crate::volume::regions::DetachError;
 
 /// Between two tries of a commit that a detach waits for.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);

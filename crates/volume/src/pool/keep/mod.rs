@@ -54,10 +54,14 @@ use tasks::Tasks;
 
 /// Between two looks when nothing wakes the keeper.
 const TICK: Duration = Duration::from_millis(500);
+/// Events kept for a sink that comes later.
+const EARLY: usize = 1000;
 
 /// The keeper's own part of a pool.
 pub(super) struct Keeper<D> {
     sink: ArcSwapOption<Box<dyn PoolEvents>>,
+    /// What happened before there was a sink.
+    early: parking_lot::Mutex<Vec<PoolEvent>>,
     /// There may be something to do.
     wake: Event,
     pub(super) reports: Arc<Reports>,
@@ -69,6 +73,7 @@ impl<D> Default for Keeper<D> {
     fn default() -> Self {
         Keeper {
             sink: ArcSwapOption::empty(),
+            early: parking_lot::Mutex::default(),
             wake: Event::new(),
             reports: Arc::default(),
             state: parking_lot::Mutex::default(),
@@ -80,8 +85,14 @@ impl<D> Default for Keeper<D> {
 impl<D: BlockDevice> Keeper<D> {
     pub(super) fn tell(&self, event: PoolEvent) {
         tracing::info!(?event, "pool");
-        if let Some(sink) = &*self.sink.load() {
-            sink.record(event);
+        match &*self.sink.load() {
+            Some(sink) => sink.record(event),
+            None => {
+                let mut early = self.early.lock();
+                if early.len() < EARLY {
+                    early.push(event);
+                }
+            }
         }
     }
 
@@ -168,9 +179,15 @@ impl<D: BlockDevice> Snapshot<D> {
 }
 
 impl<D: BlockDevice> Pool<D> {
-    /// Where events go from now on. To be called before [`Pool::keep`].
+    /// Where events go from now on, those of the opening first. To be called before [`Pool::keep`].
     pub fn set_events(&self, sink: impl PoolEvents + 'static) {
         self.keeper.sink.store(Some(Arc::new(Box::new(sink))));
+        let early = std::mem::take(&mut *self.keeper.early.lock());
+        if let Some(sink) = &*self.keeper.sink.load() {
+            for event in early {
+                sink.record(event);
+            }
+        }
     }
 
     /// Does what has to be done by itself, for ever: see the [module](self). One at a time may run.
@@ -286,3 +303,6 @@ pub(super) fn position(record: &VolumeRecord, plex: Uuid) -> usize {
         .position(|p| p.uuid == plex)
         .unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! What the keeper does before a pool is served: plexes whose devices are not there take no part from the start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::{PoolEvent, position};
 use crate::block_device::BlockDevice;
-use crate::config::{Change, PlexState, VolumeRecord};
+use crate::config::{Change, ConfigStore, PlexState, VolumeRecord};
+use crate::device::Device;
 use crate::join::{boxed, join_all};
-use crate::pool::{Inner, Pool, PoolError};
+use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 
 /// Volumes whose logs are written at the same time.
@@ -16,16 +18,17 @@ const TOGETHER: usize = 64;
 
 impl<D: BlockDevice> Pool<D> {
     /// Detaches the plexes that cannot take part: their regions that may differ become stale in the logs of the others,
-    /// then one commit says `detached` for all volumes. Returns why volumes cannot be served because of it.
+    /// then one commit says `detached` for all volumes. Volumes that cannot be served because of it get a fault.
     ///
     /// # Errors
     /// The commit's.
     pub(in crate::pool) async fn detach_missing(
         &self,
-        inner: &mut Inner<D>,
-        volumes: &[Arc<Volume<D>>],
-    ) -> Result<Vec<(Uuid, String)>, PoolError> {
-        let mut faults = Vec::new();
+        config: &mut ConfigStore<D>,
+        devices: &BTreeMap<Uuid, Arc<Device<D>>>,
+        mut volumes: Vec<Arc<Volume<D>>>,
+    ) -> Result<Vec<Arc<Volume<D>>>, PoolError> {
+        let mut faults: BTreeMap<Uuid, String> = BTreeMap::new();
         let mut changed: Vec<(Arc<Volume<D>>, VolumeRecord)> = Vec::new();
         let concerned: Vec<_> = volumes
             .iter()
@@ -47,7 +50,7 @@ impl<D: BlockDevice> Pool<D> {
                 match outcome {
                     Err(error) => {
                         let why: Vec<&str> = going.iter().map(|(_, why)| why.as_str()).collect();
-                        faults.push((volume.uuid(), format!("{}: {error}", why.join("; "))));
+                        faults.insert(volume.uuid(), format!("{error} ({})", why.join("; ")));
                     }
                     Ok(()) => {
                         let mut record = VolumeRecord::clone(&volume.record());
@@ -65,13 +68,19 @@ impl<D: BlockDevice> Pool<D> {
                 }
             }
         }
+        for volume in &mut volumes {
+            if let Some(fault) = faults.remove(&volume.uuid()) {
+                let record = VolumeRecord::clone(&volume.record());
+                *volume = Arc::new(Volume::faulted(record, volume.map(), fault));
+            }
+        }
         if changed.is_empty() {
-            return Ok(faults);
+            return Ok(volumes);
         }
         let mut ready = Vec::new();
         for (volume, record) in changed {
             let layout = volume
-                .prepare_layout(&record, &inner.devices)
+                .prepare_layout(&record, devices)
                 .map_err(|problem| PoolError::Inconsistent { problem })?;
             ready.push((volume, record, layout));
         }
@@ -79,7 +88,7 @@ impl<D: BlockDevice> Pool<D> {
             .iter()
             .map(|(_, record, _)| Change::Volume(Box::new(record.clone())))
             .collect();
-        inner.commit(changes).await?;
+        config.commit(changes).await?;
         for (volume, record, layout) in ready {
             let before = volume.record();
             for plex in &record.plexes {
@@ -98,6 +107,6 @@ impl<D: BlockDevice> Pool<D> {
             }
             volume.publish(record, layout);
         }
-        Ok(faults)
+        Ok(volumes)
     }
 }
