@@ -104,7 +104,9 @@ impl<D: BlockDevice> Pool<D> {
         let changes = vec![Change::Pool(pool), Change::Volume(Box::new(record.clone()))];
         inner.commit(changes).await?;
         reserved.committed();
-        let volume = Arc::new(Volume::new(record, layout, private_region));
+        let volume = Arc::new(
+            Volume::new(record, layout, private_region).with_reports(self.keeper.reports.clone()),
+        );
         self.update_volumes(|volumes| volumes.insert(lun, volume.clone()));
         Ok(volume)
     }

@@ -20,6 +20,7 @@ use crate::page_store::Replica;
 use crate::private_region::PrivateRegion;
 use crate::translate::{Map, Region};
 use crate::volume::regions::RegionTracker;
+use crate::volume::reports::Reports;
 use crate::volume::{Layout, Volume};
 
 /// Volumes opened at the same time.
@@ -117,13 +118,22 @@ impl<D: BlockDevice> Pool<D> {
         } else {
             Restart::PowerOn
         };
-        let volumes = open_volumes(&handles, config.config(), self.boot_id, restart).await?;
+        let volumes = open_volumes(
+            &handles,
+            config.config(),
+            self.boot_id,
+            restart,
+            &self.keeper.reports,
+        )
+        .await?;
         if handover {
             // Every private region has this boot's identity now: from here on a reboot is one again.
             let mut record = config.config().pool.clone();
             record.handover = false;
             config.commit(vec![Change::Pool(record)]).await?;
         }
+        // Plexes that cannot take part do not, durably, before anything is served.
+        let volumes = self.detach_missing(&mut config, &handles, volumes).await?;
         inner.devices = handles;
         inner.config = Some(config);
         inner.space.forget();
@@ -168,8 +178,16 @@ impl<D: BlockDevice> Pool<D> {
                 let map = Arc::new(map_of(record)?);
                 let boot_id = self.boot_id;
                 let restart = Restart::PowerOn;
-                let volume =
-                    open_volume(&inner.devices, record.clone(), map, boot_id, restart).await;
+                let reports = &self.keeper.reports;
+                let volume = open_volume(
+                    &inner.devices,
+                    record.clone(),
+                    map,
+                    boot_id,
+                    restart,
+                    reports,
+                )
+                .await;
                 known.insert(record.lun, Arc::new(volume));
             }
         }
@@ -276,6 +294,7 @@ async fn open_volumes<D: BlockDevice>(
     config: &Config,
     boot_id: Uuid,
     restart: Restart,
+    reports: &Arc<Reports>,
 ) -> Result<Vec<Arc<Volume<D>>>, PoolError> {
     let records: Vec<(&VolumeRecord, Arc<Map>)> = config
         .volumes
@@ -291,6 +310,7 @@ async fn open_volumes<D: BlockDevice>(
                 map.clone(),
                 boot_id,
                 restart,
+                reports,
             ))
         }))
         .await;
@@ -313,6 +333,7 @@ pub(super) async fn open_volume<D: BlockDevice>(
     map: Arc<Map>,
     boot_id: Uuid,
     restart: Restart,
+    reports: &Arc<Reports>,
 ) -> Volume<D> {
     let tracker = match RegionTracker::open_if_needed(&record, &map, devices).await {
         Ok(tracker) => tracker,
@@ -332,7 +353,7 @@ pub(super) async fn open_volume<D: BlockDevice>(
         Ok(private_region) => private_region,
         Err(error) => return Volume::faulted(record, map, error.to_string()),
     };
-    let volume = Volume::new(record, layout, private_region);
+    let volume = Volume::new(record, layout, private_region).with_reports(reports.clone());
     match volume.replay_intents().await {
         Ok(0) => volume,
         Ok(replayed) => {

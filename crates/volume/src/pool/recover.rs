@@ -313,7 +313,15 @@ impl<D: BlockDevice> Pool<D> {
         let map = Arc::new(map_of(&record)?);
         let lun = record.lun;
         let opened = Arc::new(
-            open_volume(&inner.devices, record, map, self.boot_id, Restart::PowerOn).await,
+            open_volume(
+                &inner.devices,
+                record,
+                map,
+                self.boot_id,
+                Restart::PowerOn,
+                &self.keeper.reports,
+            )
+            .await,
         );
         self.update_volumes(|volumes| volumes.insert(lun, opened.clone()));
         Ok(opened)

@@ -39,6 +39,7 @@ use regions::RegionTracker;
 use reports::Reports;
 use write_table::WriteTable;
 
+pub(crate) use control::ClientLoad;
 pub(crate) use layout::Layout;
 pub(crate) use together::HANG_LIMIT;
 

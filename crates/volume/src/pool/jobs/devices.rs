@@ -64,7 +64,7 @@ impl<D: BlockDevice> Pool<D> {
         let to = self.device_record(new).await?;
         {
             let inner = self.inner.lock().await;
-            inner.named(&[to.name.clone()], Some(DeviceRole::Data))?;
+            inner.named(std::slice::from_ref(&to.name), Some(DeviceRole::Data))?;
         }
         let to = to.uuid;
         self.keeper.state.lock().leaving.insert(from, Some(to));
@@ -133,11 +133,25 @@ impl<D: BlockDevice> Pool<D> {
             let others = record.plexes.iter().filter(|other| other.uuid != plex.uuid);
             let mut avoid = devices_of(others);
             avoid.extend(devices_of(fresh.iter().map(|(plex, _): &(Plex, _)| plex)));
-            let allowed = match to {
-                Some(new) => vec![new],
-                None => inner.data_devices(&job.placement)?,
+            let new = match to {
+                Some(new) => placing.replacement(plex, from, &[new], &avoid)?,
+                None => {
+                    let kept = inner.data_devices(&job.placement)?;
+                    match placing.replacement(plex, from, &kept, &avoid) {
+                        // It has to leave: where the devices it keeps to have no room, others will do.
+                        Err(PoolError::NoSpace { .. }) if !job.placement.is_empty() => {
+                            let any = inner.data_devices(&[])?;
+                            placing.replacement(plex, from, &any, &avoid)?
+                        }
+                        placed => placed?,
+                    }
+                }
             };
-            let new = placing.replacement(plex, from, &allowed, &avoid)?;
+            if !job.placement.is_empty() {
+                job.placement.extend(devices_of([&new]));
+                job.placement.sort_unstable();
+                job.placement.dedup();
+            }
             let mut stale = stale_in(volume, record, plex.uuid);
             for range in moved_ranges(plex, &new, record.size_bytes) {
                 for region in
@@ -323,7 +337,13 @@ impl<D: BlockDevice> Pool<D> {
                 self.keeper
                     .tell(PoolEvent::DeviceReplaced { device: name, by });
             }
-            Err(error) => tracing::debug!(name, %error, "a replaced device cannot leave yet"),
+            Err(error) => {
+                tracing::debug!(name, %error, "a replaced device cannot leave yet");
+                let now = snapshot.devices.values().next().map(|clock| clock.now());
+                let mut state = self.keeper.state.lock();
+                let known = state.devices.entry(old).or_default();
+                known.let_go.failed(now.unwrap_or_default());
+            }
         }
     }
 }

@@ -239,7 +239,7 @@ fn ready<D: BlockDevice>(inner: &Inner<D>, volume: &Volume<D>) -> Result<VolumeR
         .into());
     }
     let record = inner.config()?.volumes.get(&volume.uuid());
-    let record = record.ok_or_else(|| PoolError::NoSuchVolume { name })?;
+    let record = record.ok_or(PoolError::NoSuchVolume { name })?;
     if let Some(job) = &record.job {
         let job = super::progress::name_of(&inner.config()?.devices, &job.kind).to_string();
         let volume = record.name.clone();

@@ -92,7 +92,9 @@ impl<D: BlockDevice> Pool<D> {
             let complete: Vec<Uuid> = record
                 .plexes
                 .iter()
-                .filter(|plex| plex.is_attached() && !stale_in(&volume, &record, plex.uuid).get(region))
+                .filter(|plex| {
+                    plex.is_attached() && !stale_in(&volume, &record, plex.uuid).get(region)
+                })
                 .map(|plex| plex.uuid)
                 .collect();
             region += 1;

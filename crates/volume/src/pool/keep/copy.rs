@@ -74,7 +74,7 @@ enum Step {
 /// How a step ended.
 enum Ended {
     Copied(u32),
-    Settled,
+    Settled(u32),
     Stopped,
     /// No valid copy of these bytes.
     Lost(u32, Vec<std::ops::Range<u64>>),
@@ -112,6 +112,8 @@ impl<D: BlockDevice> Pool<D> {
         self.tell_resync(volume);
         let mut lost: Vec<ByteRange> = Vec::new();
         let mut skipped: BTreeSet<u32> = BTreeSet::new();
+        // Once each: what becomes unsettled again is for the next time.
+        let mut settled: BTreeSet<u32> = BTreeSet::new();
         let mut failure: Option<String> = None;
         let mut copied: Vec<u32> = Vec::new();
         let mut finished_at = clock.now();
@@ -124,25 +126,25 @@ impl<D: BlockDevice> Pool<D> {
             if !pacer.is_stopped() && busy < TOGETHER {
                 let (job_paused, resync_paused) = self.paused(&record);
                 let work = Work::of(volume, &record);
-                let next = |regions: &Regions, running: &Tasks<'_, u32>| {
+                let next = |regions: &Regions, running: &Tasks<'_, u32>, but: &BTreeSet<u32>| {
                     regions.iter().find(|region| {
                         !running.has(region)
                             && !skipped.contains(region)
+                            && !but.contains(region)
                             && !copied.contains(region)
                     })
                 };
+                let none = BTreeSet::new();
                 let mut free = TOGETHER - busy;
                 while free > 0 {
-                    let step = if let Some(region) = next(&work.unsettled, &running) {
-                        Some((region, Step::Settle))
-                    } else if let Some(region) = next(&work.resync, &running)
-                        .filter(|_| !resync_paused)
-                        .or_else(|| next(&work.fresh, &running).filter(|_| !job_paused))
-                    {
-                        Some((region, Step::Copy))
-                    } else {
-                        None
+                    let unsettled = next(&work.unsettled, &running, &settled);
+                    let copy = || {
+                        next(&work.resync, &running, &none)
+                            .filter(|_| !resync_paused)
+                            .or_else(|| next(&work.fresh, &running, &none).filter(|_| !job_paused))
+                            .map(|region| (region, Step::Copy))
                     };
+                    let step = unsettled.map(|region| (region, Step::Settle)).or_else(copy);
                     let Some((region, step)) = step else { break };
                     let (ended, pacer) = (&ended, &pacer);
                     running.start(region, async move {
@@ -160,10 +162,9 @@ impl<D: BlockDevice> Pool<D> {
                 match running.drive(volume.finish(&regions)).await {
                     Ok(valid) => {
                         self.copied(volume, clock.now());
-                        // What was written meanwhile in a way that left it stale is copied again, but not for ever.
-                        if valid.is_empty() {
-                            skipped.extend(regions);
-                        }
+                        // What became stale again meanwhile is for the next time.
+                        let again = regions.iter().filter(|region| !valid.contains(region));
+                        skipped.extend(again);
                     }
                     Err(error) => {
                         failure.get_or_insert(error.to_string());
@@ -182,7 +183,10 @@ impl<D: BlockDevice> Pool<D> {
                         self.copied(volume, clock.now());
                         copied.push(region);
                     }
-                    Ended::Settled => self.copied(volume, clock.now()),
+                    Ended::Settled(region) => {
+                        self.copied(volume, clock.now());
+                        settled.insert(region);
+                    }
                     Ended::Stopped => {}
                     Ended::Lost(region, ranges) => {
                         skipped.insert(region);
@@ -252,6 +256,8 @@ impl<D: BlockDevice> Pool<D> {
         let record = volume.record();
         let work = Work::of(volume, &record);
         lost.sort_by_key(|range| range.offset_bytes);
+        let (job_paused, resync_paused) = self.paused(&record);
+        let still_open = work.is_open(job_paused, resync_paused);
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(record.uuid).or_default();
         known.pacer = None;
@@ -259,7 +265,12 @@ impl<D: BlockDevice> Pool<D> {
             if !stopped {
                 known.stall = None;
             }
-            known.copy.worked();
+            if still_open && !stopped {
+                // Something became stale or unsettled again while it was copied.
+                known.copy.failed(now);
+            } else {
+                known.copy.worked();
+            }
         } else {
             known.copy.failed(now);
             known.stall = Some(Stall {
@@ -288,7 +299,8 @@ async fn step_of<D: BlockDevice>(
     let failed = |error: SyncError| Ended::Failed(region, error.to_string());
     match step {
         Step::Settle => match volume.settle_region(region, pacer).await {
-            Ok(_) => Ended::Settled,
+            Ok(Synced { stopped: true, .. }) => Ended::Stopped,
+            Ok(_) => Ended::Settled(region),
             Err(error) => failed(error),
         },
         Step::Copy => match volume.sync_region(region, pacer).await {

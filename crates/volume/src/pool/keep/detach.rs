@@ -15,10 +15,10 @@ use super::{Decision, PoolEvent, Snapshot, View, decide, position, region_count,
 use crate::block_device::BlockDevice;
 use crate::config::{Change, PlexState, VolumeRecord};
 use crate::pool::{Pool, PoolError};
-use crate::volume::regions::Regions;
-use crate::volume::reports::{Report, Trouble as Reported};
 use crate::volume::Volume;
 use crate::volume::regions::DetachError;
+use crate::volume::regions::Regions;
+use crate::volume::reports::{Report, Trouble as Reported};
 
 /// Between two tries of a commit that a detach waits for.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);

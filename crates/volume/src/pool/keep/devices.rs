@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::PoolEvent;
 use crate::block_device::BlockDevice;
 use crate::device::{Device, DeviceHealth};
@@ -32,9 +34,7 @@ impl<D: BlockDevice> Pool<D> {
             if needing.is_empty() {
                 if let Err(error) = self.device_down(uuid, &reason).await {
                     self.config_trouble(&error);
-                    let mut state = self.keeper.state.lock();
-                    state.devices.entry(uuid).or_default().suspect = Some(reason);
-                    drop(state);
+                    self.suspect(uuid, reason);
                     device.sleep(Duration::from_secs(1)).await;
                     return;
                 }
@@ -57,6 +57,11 @@ impl<D: BlockDevice> Pool<D> {
             self.probe(&device).await;
         }
         self.keeper.wake();
+    }
+
+    fn suspect(&self, device: Uuid, reason: String) {
+        let mut state = self.keeper.state.lock();
+        state.devices.entry(device).or_default().suspect = Some(reason);
     }
 
     async fn probe(&self, device: &Device<D>) {

@@ -69,6 +69,10 @@ impl<D: BlockDevice> Pool<D> {
             let replaced = state.leaving.iter();
             replaced
                 .filter_map(|(old, new)| Some((*old, (*new)?)))
+                .filter(|(old, _)| {
+                    let known = state.devices.get(old);
+                    known.is_none_or(|known| known.let_go.is_over(now))
+                })
                 .collect()
         };
         for (old, new) in leaving {

@@ -133,6 +133,8 @@ pub(in crate::pool) struct DeviceState {
     /// Its failure was told of.
     pub(in crate::pool) told: bool,
     pub(in crate::pool) config: Backoff,
+    /// When it may be tried again to take it out of the pool.
+    pub(in crate::pool) let_go: Backoff,
 }
 
 /// Everything.

@@ -6,17 +6,17 @@ use std::rc::Rc;
 use reservation::{InitiatorPort, Key, Nexus, Registrant, State as Keys};
 
 use super::*;
-use crate::block_device::{IO_ALIGNMENT_BYTES, aligned_buffer};
+use crate::block_device::aligned_buffer;
 use crate::pool::{CreateVolume, DeviceSource};
 use crate::sim::{SimDevice, SimWorld, spawn};
 use crate::translate::Region;
 
-mod crashes;
 mod devices;
 mod jobs;
 
 pub(super) const MIB: u64 = 1 << 20;
-const BLOCK: u64 = IO_ALIGNMENT_BYTES as u64;
+/// A sector: what no crash tears.
+const BLOCK: u64 = crate::block_device::SECTOR_BYTES as u64;
 const BOOT: Uuid = Uuid::from_u128(0xb007);
 
 pub(super) type TestPool = Arc<Pool<SimDevice>>;
@@ -49,7 +49,7 @@ pub(super) fn keep(pool: &TestPool) -> crate::sim::Task<()> {
 /// A pool of disks of `mib`, named d0, d1, ..., with its keeper.
 pub(super) async fn pool(world: &SimWorld, mib: &[u64]) -> (TestPool, Arc<EventList>) {
     for size in mib {
-        world.add(size * MIB, 4096);
+        world.add(size * MIB, 512);
     }
     let pool = Arc::new(Pool::open(Vec::new(), BOOT).await.unwrap());
     let events = watch(&pool);
@@ -109,32 +109,80 @@ pub(super) async fn event(
     panic!("no {what}: {:#?}", events.all());
 }
 
-/// What the blocks of a volume may hold: the last acknowledged number, or one of a write that was not answered.
+/// What a block may hold.
+#[derive(Clone)]
+struct Sector {
+    /// The last acknowledged number.
+    acknowledged: u64,
+    /// Numbers of writes that were not answered, or with an error.
+    maybe: Vec<u64>,
+    /// What may be there after a power cut: (when, number) of what was durable last, and of what was acknowledged since.
+    since: Vec<(u64, u64)>,
+}
+
+impl Default for Sector {
+    fn default() -> Self {
+        Sector {
+            acknowledged: 0,
+            maybe: Vec::new(),
+            since: vec![(0, 0)],
+        }
+    }
+}
+
+impl Sector {
+    fn is_now(&mut self, order: u64, number: u64) {
+        self.acknowledged = number;
+        self.maybe.clear();
+        self.since.push((order, number));
+    }
+}
+
+/// What the blocks of a volume may hold.
 #[derive(Clone, Default)]
 pub(super) struct Model {
-    acknowledged: Vec<u64>,
-    maybe: Vec<Vec<u64>>,
+    cells: Vec<Sector>,
     next: u64,
 }
 
 impl Model {
-    /// Takes what is there for the truth: it was read, so it must be read again.
+    fn order(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// It was read: it must be what it may be, and is read again.
     fn saw(&mut self, block: usize, number: u64) {
+        let order = self.order();
+        let cell = &mut self.cells[block];
         assert!(
-            self.acknowledged[block] == number || self.maybe[block].contains(&number),
+            cell.acknowledged == number || cell.maybe.contains(&number),
             "block {block} holds {number}, not {} or one of {:?}",
-            self.acknowledged[block],
-            self.maybe[block]
+            cell.acknowledged,
+            cell.maybe
         );
-        // What was once returned is returned again.
-        self.acknowledged[block] = number;
-        self.maybe[block].clear();
+        if cell.acknowledged != number || !cell.maybe.is_empty() {
+            cell.is_now(order, number);
+        }
     }
 
     /// The block was zeroed, by nobody who writes to it otherwise.
     pub(super) fn zeroed(&mut self, block: usize) {
-        self.acknowledged[block] = 0;
-        self.maybe[block].clear();
+        let order = self.order();
+        self.cells[block].is_now(order, 0);
+    }
+
+    /// A flush that began at `order` has completed.
+    fn flushed(&mut self, order: u64) {
+        for cell in &mut self.cells {
+            let durable = cell.since.iter().rposition(|(when, _)| *when < order);
+            cell.since.drain(..durable.unwrap_or(0));
+        }
+    }
+
+    /// The volume has this many blocks now.
+    pub(super) fn resize(&mut self, blocks: usize) {
+        self.cells.resize_with(blocks, Sector::default);
     }
 }
 
@@ -173,8 +221,7 @@ impl Client {
         Client {
             volume: volume.clone(),
             model: Rc::new(RefCell::new(Model {
-                acknowledged: vec![0; blocks],
-                maybe: vec![Vec::new(); blocks],
+                cells: vec![Sector::default(); blocks],
                 next: 1,
             })),
             stop: Rc::default(),
@@ -187,16 +234,17 @@ impl Client {
     /// The same data seen through another opening of the volume.
     pub(super) fn again(&self, volume: &Arc<Volume<SimDevice>>) -> Client {
         let client = Client::new(volume);
-        *client.model.borrow_mut() = self.model.borrow().clone();
+        let mut model = self.model.borrow().clone();
+        model.resize((volume.size_bytes() / BLOCK) as usize);
+        *client.model.borrow_mut() = model;
         client
     }
 
     pub(super) async fn write(&self, block: usize) -> bool {
         let number = {
             let mut model = self.model.borrow_mut();
-            let number = model.next;
-            model.next += 1;
-            model.maybe[block].push(number);
+            let number = model.order();
+            model.cells[block].maybe.push(number);
             number
         };
         let at = block as u64 * BLOCK;
@@ -206,28 +254,32 @@ impl Client {
             self.volume.write(at, filled(number)).await
         };
         self.writes.set(self.writes.get() + 1);
+        let mut model = self.model.borrow_mut();
+        let order = model.order();
         match result {
-            Ok(()) => {
-                let mut model = self.model.borrow_mut();
-                // One writer a block: what came before it is gone.
-                model.acknowledged[block] = number;
-                model.maybe[block].clear();
-                true
-            }
-            Err(_) => {
-                self.errors.set(self.errors.get() + 1);
-                false
-            }
+            // One writer a block: what came before it is gone.
+            Ok(()) => model.cells[block].is_now(order, number),
+            Err(_) => self.errors.set(self.errors.get() + 1),
         }
+        result.is_ok()
     }
 
     async fn zero(&self, block: usize) {
-        self.model.borrow_mut().maybe[block].push(0);
+        self.model.borrow_mut().cells[block].maybe.push(0);
         let at = block as u64 * BLOCK;
         if self.volume.write_zeroes(at, BLOCK, true).await.is_ok() {
-            let mut model = self.model.borrow_mut();
-            model.acknowledged[block] = 0;
-            model.maybe[block].clear();
+            self.model.borrow_mut().zeroed(block);
+        } else {
+            self.errors.set(self.errors.get() + 1);
+        }
+    }
+
+    pub(super) async fn flush(&self) {
+        let order = self.model.borrow_mut().order();
+        if self.volume.flush().await.is_ok() {
+            self.model.borrow_mut().flushed(order);
+        } else {
+            self.errors.set(self.errors.get() + 1);
         }
     }
 
@@ -252,8 +304,9 @@ impl Client {
                 while !client.stop.get() {
                     let blocks = client.limit.get() / writers;
                     let block = writer + writers * world.chance(0..blocks as u64) as usize;
-                    match world.chance(0..8) {
+                    match world.chance(0..9) {
                         0 => client.zero(block).await,
+                        8 => client.flush().await,
                         1 | 2 => client.check(block).await,
                         _ => drop(client.write(block).await),
                     }
@@ -267,13 +320,28 @@ impl Client {
         self.stop.set(true);
     }
 
-    /// Fills every block once.
+    /// Fills every block once, each with a number of its own.
     pub(super) async fn fill(&self) {
-        let blocks = self.model.borrow().acknowledged.len();
-        for block in 0..blocks {
-            assert!(self.write(block).await);
+        let blocks = self.model.borrow().cells.len();
+        for first in (0..blocks).step_by(512) {
+            let count = 512.min(blocks - first);
+            let mut data = aligned_buffer(count * BLOCK as usize);
+            let numbers: Vec<u64> = data
+                .chunks_exact_mut(BLOCK as usize)
+                .map(|block| {
+                    let number = self.model.borrow_mut().order();
+                    block.copy_from_slice(&filled(number));
+                    number
+                })
+                .collect();
+            let at = first as u64 * BLOCK;
+            self.volume.write(at, data.freeze()).await.unwrap();
+            let mut model = self.model.borrow_mut();
+            for (index, number) in numbers.into_iter().enumerate() {
+                model.cells[first + index].is_now(number, number);
+            }
         }
-        self.volume.flush().await.unwrap();
+        self.flush().await;
     }
 
     /// Reads everything. Whatever is found must be allowed, and is from now on the only thing that is.
@@ -282,10 +350,7 @@ impl Client {
         let mut at = 0;
         while at < size {
             let length = (256 * 1024).min(size - at);
-            let (result, buf) = self
-                .volume
-                .read(at, aligned_buffer(length as usize))
-                .await;
+            let (result, buf) = self.volume.read(at, aligned_buffer(length as usize)).await;
             result.unwrap();
             for (index, data) in buf.chunks_exact(BLOCK as usize).enumerate() {
                 let block = (at / BLOCK) as usize + index;

@@ -49,8 +49,16 @@ fn mirrors_are_added_and_removed_under_load() {
         client.check_all().await;
         assert_eq!(client.errors.get(), 0);
         let info = pool.device("d0").await.unwrap();
-        let keys = volume.record().keys.iter().any(|k| k.extent.device == info.uuid);
-        assert_eq!(info.free_bytes == info.capacity_bytes, !keys, "its space is free");
+        let keys = volume
+            .record()
+            .keys
+            .iter()
+            .any(|k| k.extent.device == info.uuid);
+        assert_eq!(
+            info.free_bytes == info.capacity_bytes,
+            !keys,
+            "its space is free"
+        );
     });
 }
 
@@ -232,9 +240,12 @@ fn a_device_is_evacuated_and_replaced_under_load() {
         pool.device_replace("d1", &format!("d{disk}"), None)
             .await
             .unwrap();
-        event(&world, &events, "replaced", |event| {
-            matches!(event, PoolEvent::DeviceReplaced { device, .. } if device == "d1")
-        })
+        event(
+            &world,
+            &events,
+            "replaced",
+            |event| matches!(event, PoolEvent::DeviceReplaced { device, .. } if device == "d1"),
+        )
         .await;
         assert!(pool.device("d1").await.is_err());
         for client in &clients {
@@ -280,9 +291,12 @@ fn a_dead_device_is_replaced_from_the_mirror() {
         pool.device_replace("d0", &format!("d{disk}"), None)
             .await
             .unwrap();
-        event(&world, &events, "replaced", |event| {
-            matches!(event, PoolEvent::DeviceReplaced { device, .. } if device == "d0")
-        })
+        event(
+            &world,
+            &events,
+            "replaced",
+            |event| matches!(event, PoolEvent::DeviceReplaced { device, .. } if device == "d0"),
+        )
         .await;
         until(&world, 30, "whole", || is_whole(&volume)).await;
         client.stop();
