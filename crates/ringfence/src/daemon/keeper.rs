@@ -55,7 +55,9 @@ impl PoolEvents for KeeperEvents {
                 What::ResyncStarted { volume, size_bytes }
             }
             PoolEvent::ResyncDone { volume } => What::ResyncDone { volume },
-            PoolEvent::JobStarted { volume, job, to } => What::JobStarted {
+            PoolEvent::JobStarted {
+                volume, job, to, ..
+            } => What::JobStarted {
                 by: by_volume(&volume).or_else(|| match &job {
                     JobName::Evacuate { device } | JobName::Replace { old: device, .. } => {
                         by_device(device)
@@ -66,7 +68,7 @@ impl PoolEvents for KeeperEvents {
                 job: job.to_string(),
                 to,
             },
-            PoolEvent::JobDone { volume, job } => What::JobDone {
+            PoolEvent::JobDone { volume, job, .. } => What::JobDone {
                 volume,
                 job: job.to_string(),
             },
@@ -74,22 +76,23 @@ impl PoolEvents for KeeperEvents {
                 volume,
                 job,
                 reason,
+                ..
             } => What::JobStalled {
                 volume,
                 job: job.to_string(),
                 reason,
             },
-            PoolEvent::JobPaused { volume, job } => What::JobPaused {
+            PoolEvent::JobPaused { volume, job, .. } => What::JobPaused {
                 by: by_volume(&volume),
                 volume,
                 job: job.to_string(),
             },
-            PoolEvent::JobResumed { volume, job } => What::JobResumed {
+            PoolEvent::JobResumed { volume, job, .. } => What::JobResumed {
                 by: by_volume(&volume),
                 volume,
                 job: job.to_string(),
             },
-            PoolEvent::JobCancelled { volume, job } => What::JobCancelled {
+            PoolEvent::JobCancelled { volume, job, .. } => What::JobCancelled {
                 by: by_volume(&volume),
                 volume,
                 job: job.to_string(),
