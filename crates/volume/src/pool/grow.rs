@@ -22,8 +22,8 @@ use crate::translate::{Map, Region, capacity_bytes};
 use crate::volume::regions::MAX_REGIONS;
 
 /// New extents of every plex of a volume, not committed.
-struct Grown {
-    record: VolumeRecord,
+pub(super) struct Grown {
+    pub(super) record: VolumeRecord,
     reserved: Reserved,
     /// What is zeroed of the extents it has: from its size to their end. Held too, so that nobody gets them meanwhile.
     tail: Reserved,
@@ -151,7 +151,7 @@ fn same_extents(a: &VolumeRecord, b: &VolumeRecord) -> bool {
         })
 }
 
-fn grow<D: BlockDevice>(
+pub(super) fn grow<D: BlockDevice>(
     inner: &Inner<D>,
     before: &VolumeRecord,
     size_bytes: u64,

@@ -15,6 +15,7 @@
 //! Jobs do not stop an export: they are in the records and go on after the import. A volume whose private region could not
 //! be opened at import is not stamped: once it can be, a reboot lies in between, as far as anyone knows.
 
+use super::claim::PATIENCE;
 use super::{DeviceSource, Inner, Pool, PoolError};
 use crate::block_device::BlockDevice;
 use crate::config::Change;
@@ -42,12 +43,27 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Ends the use of the pool in order, so that it can be imported elsewhere. The caller has stopped serving its volumes
-    /// and ends the keeper; afterwards this pool is empty and lets go of its devices.
+    /// and the keeper (`Pool::close`); afterwards this pool is empty and lets go of its devices.
     ///
     /// # Errors
-    /// [`PoolError`] before anything has ended: the pool is as before. With [`PoolError::Config`] it may be marked as
-    /// exported; the next change settles that.
+    /// [`PoolError`] before anything has ended: the pool is as before.
     pub async fn export(&self) -> Result<(), PoolError> {
+        // Without the lock: a flush may wait for a plex to be detached, which is a commit.
+        let clock = self.inner.lock().await.devices.values().next().cloned();
+        let volumes = self.volumes();
+        let served = volumes.iter().filter(|volume| volume.fault().is_none());
+        let flushes = served.clone().map(|volume| {
+            let clock = clock.clone();
+            boxed(async move {
+                match clock {
+                    Some(clock) => clock.in_time(PATIENCE, "flush", volume.flush()).await?,
+                    None => volume.flush().await,
+                }
+            })
+        });
+        for flushed in join_all(flushes).await {
+            flushed?;
+        }
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
         if !inner.making.is_empty() || !inner.joining.is_empty() {
@@ -56,24 +72,40 @@ impl<D: BlockDevice> Pool<D> {
                 volumes: "volumes or devices that are being added".into(),
             });
         }
-        let volumes = self.volumes();
-        let served = volumes.iter().filter(|volume| volume.fault().is_none());
-        let flushes = served.clone().map(|volume| boxed(volume.flush()));
-        for flushed in join_all(flushes).await {
-            flushed?;
-        }
         let mut pool = inner.config()?.pool.clone();
         pool.handover = true;
-        inner.commit(vec![Change::Pool(pool)]).await?;
-        let closes = served.map(|volume| {
-            boxed(async {
-                volume.close().await;
-                if let Ok(region) = volume.private_region() {
-                    region.close().await;
+        if let Err(error) = inner.commit(vec![Change::Pool(pool)]).await {
+            // The pool stays in use: if the mark is there after all, settling removes it.
+            self.settle(&mut inner).await?;
+            return Err(error);
+        }
+        let volumes = self.volumes();
+        let closes = volumes.iter().map(|volume| {
+            let clock = clock.clone();
+            boxed(async move {
+                let close = async {
+                    volume.close().await;
+                    if let Ok(region) = volume.private_region() {
+                        region.close().await;
+                    }
+                };
+                match clock {
+                    Some(clock) => clock.within(PATIENCE, close).await.is_some(),
+                    None => {
+                        close.await;
+                        true
+                    }
                 }
             })
         });
-        join_all(closes).await;
+        let stuck = join_all(closes)
+            .await
+            .iter()
+            .filter(|ended| !**ended)
+            .count();
+        if stuck > 0 {
+            tracing::warn!(volumes = stuck, "operations are still in flight");
+        }
         self.update_volumes(|volumes| *volumes = Default::default());
         *inner = Inner::default();
         Ok(())

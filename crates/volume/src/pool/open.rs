@@ -154,8 +154,14 @@ impl<D: BlockDevice> Pool<D> {
         if !config.is_unsettled() {
             return Ok(());
         }
-        let config = config.reopen().await?;
+        let mut config = config.reopen().await?;
         check(config.config())?;
+        if config.config().pool.handover {
+            // An export failed: the pool is in use, and a reboot would be one.
+            let mut pool = config.config().pool.clone();
+            pool.handover = false;
+            config.commit(vec![Change::Pool(pool)]).await?;
+        }
         inner.space.forget();
         inner.names = None;
         let mut known: BTreeMap<u16, Arc<Volume<D>>> = BTreeMap::new();

@@ -16,6 +16,7 @@ mod layouts;
 mod moving;
 mod promise_four;
 mod recover;
+mod replacing;
 mod scale;
 mod together;
 mod witnesses;

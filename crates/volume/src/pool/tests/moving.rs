@@ -226,3 +226,32 @@ async fn read_config(world: &SimWorld) -> Config {
     let store = ConfigStore::open(pool, replicas, false).await.unwrap();
     store.config().clone()
 }
+
+/// An export whose commit fails, at once or with an outcome that is not known, leaves a pool that is in use and not
+/// marked: the next reboot is one.
+#[test]
+fn a_failed_export_is_no_handover() {
+    let mut failures = 0;
+    for fuse in 0..8 {
+        let world = world(&[32]);
+        block_on(async {
+            let pool = pool(&world, 1).await;
+            pool.volume_create(request("v", 1)).await.unwrap();
+            register(&pool, "v").await;
+            world.fuse(0, Some(fuse));
+            let exported = pool.export().await;
+            world.fuse(0, None);
+            if exported.is_ok() {
+                return;
+            }
+            failures += 1;
+            pool.grant("v", "iqn.x", Access::Rw).await.unwrap();
+            assert!(!pool.info().await.unwrap().handover);
+            assert_eq!(keys(&pool, "v").await, state(3));
+            drop(pool);
+            let rebooted = open_elsewhere(&world, &[0]).await.unwrap();
+            assert_eq!(keys(&rebooted, "v").await.registrants.len(), 0);
+        });
+    }
+    assert!(failures >= 2, "{failures}");
+}
