@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::job::{self, StartArgs};
 use super::output::{fields, names, table};
 use super::{Context, pick};
 use crate::control::model::Device;
@@ -24,6 +25,14 @@ pub enum DeviceCommand {
     Show(NameArgs),
     /// Take an unused device out of the pool
     Remove(NameArgs),
+    /// Move everything on a device to the others, online; the device stays in the pool
+    Evacuate(EvacuateArgs),
+    /// Move everything on a device to another one, online
+    Replace(ReplaceArgs),
+    /// Take a device for broken: nothing on it is used any more
+    Fail(NameArgs),
+    /// Use a device again that failed, was missing or is somewhere else now
+    Online(OnlineArgs),
 }
 
 /// `device add`.
@@ -49,6 +58,60 @@ pub struct AddArgs {
     /// Also when a file system, a partition table or something else is on it, which is lost
     #[arg(long)]
     pub force: bool,
+}
+
+/// `device evacuate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ringfence device evacuate disk1
+  ringfence device evacuate disk1 --rate 200M --detach
+
+Data, keys and logs go to other devices with space, as the volumes' own placement allows. Afterwards the
+device can be taken out with 'ringfence device remove'.")]
+pub struct EvacuateArgs {
+    /// The device's name
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// How fast, and whether to wait.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
+/// `device replace`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ringfence device add disk4 /dev/disk/by-id/nvme-NEW
+  ringfence device replace disk1 disk4
+  ringfence device remove disk1
+
+A device that is dead can be replaced as well: what was on it is copied from the mirrors.")]
+pub struct ReplaceArgs {
+    /// The device that goes
+    #[arg(value_parser = object_name)]
+    pub old: String,
+    /// The device that takes its place; it is in the pool already
+    #[arg(value_parser = object_name)]
+    pub new: String,
+    /// How fast, and whether to wait.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
+/// `device online`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ringfence device online disk1
+  ringfence device online disk1 --path /dev/disk/by-id/nvme-XYZ
+
+The device is opened again, must still be the one that the pool knows, and is brought up to date before it
+is believed. Watch that with: ringfence job list")]
+pub struct OnlineArgs {
+    /// The device's name
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// Where it is now [default: where it was]
+    #[arg(long)]
+    pub path: Option<PathBuf>,
 }
 
 /// A device by its name.
@@ -91,6 +154,46 @@ pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
             context.tell(Request::DeviceRemove { name: name.clone() })?;
             context.output.show(&json!({ "removed": name }), |_| {
                 format!("device {name} removed")
+            })
+        }
+        DeviceCommand::Evacuate(EvacuateArgs { name, start }) => {
+            let request = Request::DeviceEvacuate {
+                name,
+                rate_bytes_per_second: start.rate,
+            };
+            let jobs = context.ask_for(request, pick!(Answer::Jobs))?;
+            job::started(context, &jobs, start.detach)
+        }
+        DeviceCommand::Replace(ReplaceArgs { old, new, start }) => {
+            let request = Request::DeviceReplace {
+                old,
+                new,
+                rate_bytes_per_second: start.rate,
+            };
+            let jobs = context.ask_for(request, pick!(Answer::Jobs))?;
+            job::started(context, &jobs, start.detach)
+        }
+        DeviceCommand::Fail(NameArgs { name }) => {
+            let device = context.ask_for(Request::DeviceFail { name }, pick!(Answer::Device))?;
+            context.output.show(&device, |device| {
+                format!(
+                    "device {} is not used any more; take it back with: ringfence device online {}",
+                    device.name, device.name
+                )
+            })
+        }
+        DeviceCommand::Online(OnlineArgs { name, path }) => {
+            let request = Request::DeviceOnline {
+                name,
+                path: path.as_deref().map(absolute).transpose()?,
+            };
+            let device = context.ask_for(request, pick!(Answer::Device))?;
+            context.output.show(&device, |device| {
+                format!(
+                    "device {} at {} is used again",
+                    device.name,
+                    device.path.display()
+                )
             })
         }
     }

@@ -4,9 +4,11 @@ pub mod demo;
 pub mod device;
 pub mod events;
 pub mod grant;
+pub mod job;
 pub mod keys;
 pub mod output;
 pub mod pool;
+pub mod progress;
 pub mod serve;
 pub mod session;
 pub mod status;
@@ -92,6 +94,9 @@ pub enum Command {
     /// Virtual disks
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Long work on volumes: migrations, new mirrors, evacuated and replaced devices, resyncs
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Say what an initiator may do with a volume
     Grant(grant::GrantArgs),
     /// List what initiators may do with a volume
@@ -173,6 +178,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pool(command) => pool::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),
+        Command::Job(command) => job::run(&context, command),
         Command::Grant(args) => grant::run(&context, args),
         Command::Grants(args) => grant::list(&context, args),
         Command::Keys(args) => keys::run(&context, args),

@@ -6,10 +6,16 @@ use volume::pool::jobs::JobName;
 use volume::pool::keep::{PoolEvent, PoolEvents};
 
 use super::audit::Audit;
+use super::endings::{Ending, Endings};
 use crate::events::What;
 
-/// Writes what the keeper tells to the event log.
-pub struct KeeperEvents(pub Arc<Audit>);
+/// Writes what the keeper tells to the event log, and notes how jobs end.
+pub struct KeeperEvents {
+    /// The log.
+    pub audit: Arc<Audit>,
+    /// Where those who wait for jobs look.
+    pub endings: Arc<Endings>,
+}
 
 /// The position of a plex; a volume has far less.
 fn position(plex: usize) -> u32 {
@@ -18,8 +24,13 @@ fn position(plex: usize) -> u32 {
 
 impl PoolEvents for KeeperEvents {
     fn record(&self, event: PoolEvent) {
-        let by_volume = |volume: &str| self.0.operator_of(volume);
-        let by_device = |device: &str| self.0.operator_of(&Audit::device(device));
+        match &event {
+            PoolEvent::JobDone { id, .. } => self.endings.note(*id, Ending::Done),
+            PoolEvent::JobCancelled { id, .. } => self.endings.note(*id, Ending::Cancelled),
+            _ => {}
+        }
+        let by_volume = |volume: &str| self.audit.operator_of(volume);
+        let by_device = |device: &str| self.audit.operator_of(&Audit::device(device));
         let what = match event {
             PoolEvent::PlexDetached {
                 volume,
@@ -134,6 +145,6 @@ impl PoolEvents for KeeperEvents {
                 return;
             }
         };
-        self.0.log().record(what);
+        self.audit.log().record(what);
     }
 }

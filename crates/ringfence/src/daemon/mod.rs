@@ -3,12 +3,14 @@
 mod audit;
 mod chap;
 mod device_list;
+mod endings;
 mod keeper;
 mod notify;
 mod operations;
 mod patience;
 mod pool;
 mod portals;
+mod rates;
 mod refusals;
 mod runtime;
 mod state_dir;
@@ -35,6 +37,7 @@ use crate::failure::Failure;
 use crate::iscsi::{PortalInfo, Service, ServiceConfig};
 use audit::Audit;
 use device_list::DeviceList;
+use endings::Endings;
 use operations::Operations;
 
 pub use audit::{isid_text, key_text, type_name};
@@ -108,8 +111,15 @@ fn serve(
         Arc::new(runtime::Reactors),
         Arc::clone(&audit) as Arc<dyn target::EventSink>,
     );
-    pool.set_events(keeper::KeeperEvents(Arc::clone(&audit)));
+    let endings = Arc::new(Endings::default());
+    pool.set_events(keeper::KeeperEvents {
+        audit: Arc::clone(&audit),
+        endings: Arc::clone(&endings),
+    });
     add_volumes(&pool, &target, &control_handle, log)?;
+    // It works beside the operators' requests and ends with the reactor.
+    let kept = Arc::clone(&pool);
+    drop(control_handle.spawn(move || async move { kept.keep().await }));
     let service = Service::new(ServiceConfig {
         target: Arc::clone(&target),
         portals: portals.clone(),
@@ -134,6 +144,7 @@ fn serve(
         target,
         service: Arc::clone(&service),
         audit,
+        endings,
     }));
     let chores = operations
         .start_chores()
@@ -165,10 +176,13 @@ fn serve(
     notify::notify("STOPPING=1");
     server.close();
     let grace = Duration::from_secs(u64::from(args.shutdown_timeout));
+    on_reactor(&control_handle, move || async move {
+        service.shutdown(grace).await
+    })?;
     operations.stop_chores();
     // A thread of ours that panicked has said so itself.
     let _ = chores.join();
-    stop(&control_handle, service, &pool, grace)?;
+    close(&control_handle, pool)?;
     log.record(What::DaemonStopped {
         reason: reason.to_owned(),
     });
@@ -287,25 +301,20 @@ fn announce(output: Output, target_name: &str, portals: &[PortalInfo]) -> Result
     output.line(&json!({ "ready": true }), || "ready".to_owned())
 }
 
-fn stop(
-    control: &Handle,
-    service: Arc<Service<FileDevice>>,
-    pool: &Arc<Pool<FileDevice>>,
-    grace: Duration,
-) -> Result<(), Failure> {
-    on_reactor(
-        control,
-        move || async move { service.shutdown(grace).await },
-    )?;
-    for volume in pool
-        .volumes()
-        .into_iter()
-        .filter(|volume| volume.fault().is_none())
-    {
-        let name = volume.record().name.clone();
-        let flushed = on_reactor(control, move || async move { volume.flush().await })?;
-        flushed
-            .map_err(|error| Failure::failed(format!("volume {name} was not flushed: {error}")))?;
+/// How long the devices may take for the last flushes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes everything durable and says on the devices that it was a clean stop.
+fn close(control: &Handle, pool: Arc<Pool<FileDevice>>) -> Result<(), Failure> {
+    let closed = on_reactor(control, move || async move {
+        reactor::timeout(CLOSE_PATIENCE, pool.close()).await
+    })?;
+    match closed {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::failed(format!("not all was flushed: {error}"))),
+        Err(_) => Err(Failure::failed(format!(
+            "a device did not answer for {} s, and not all was flushed",
+            CLOSE_PATIENCE.as_secs()
+        ))),
     }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::control::protocol::{Growth, Request};
 use crate::failure::Failure;
 use crate::names::object_name;
 use crate::size::{HumanSize, parse_offset, parse_size_not_zero};
-use layout::ShapeArgs;
+use layout::{AddMirrorArgs, MigrateArgs, RemoveMirrorArgs, ShapeArgs, VerifyArgs};
 use text::{describe, extents, list};
 
 /// The commands on volumes.
@@ -29,6 +29,14 @@ pub enum VolumeCommand {
     Grow(GrowArgs),
     /// Give a volume another name; LUN and identity stay
     Rename(RenameArgs),
+    /// Add a copy of the data, online
+    AddMirror(AddMirrorArgs),
+    /// Take a copy of the data away, online
+    RemoveMirror(RemoveMirrorArgs),
+    /// Move a volume to other devices or to another layout, keys included, online
+    Migrate(MigrateArgs),
+    /// Compare the copies of data and keys, online
+    Verify(VerifyArgs),
     /// Show which device, offset and length back each range of a volume, data and keys
     Map(MapArgs),
 }
@@ -206,6 +214,10 @@ pub fn run(context: &Context, command: VolumeCommand) -> Result<(), Failure> {
                 format!("volume {name} is {} now", volume.name)
             })
         }
+        VolumeCommand::AddMirror(args) => layout::add_mirror(context, args),
+        VolumeCommand::RemoveMirror(args) => layout::remove_mirror(context, args),
+        VolumeCommand::Migrate(args) => layout::migrate(context, args),
+        VolumeCommand::Verify(args) => layout::verify(context, args),
         VolumeCommand::Map(MapArgs { name, offset }) => {
             let request = Request::VolumeMap {
                 name,

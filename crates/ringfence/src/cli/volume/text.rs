@@ -1,7 +1,8 @@
 //! Volumes in words.
 
+use super::super::job;
 use super::super::output::{fields, names, table};
-use crate::control::model::{Plex, Volume, VolumeMap};
+use crate::control::model::{Plex, Verified, Volume, VolumeMap};
 use crate::size::HumanSize;
 
 pub(super) fn list(volumes: &[Volume]) -> String {
@@ -52,6 +53,7 @@ pub(super) fn describe(volume: &Volume) -> String {
         ("UUID", volume.uuid.clone()),
         ("NAA", volume.naa.clone()),
     ]);
+    rows.extend(volume.job.iter().map(|job| ("Job", job::in_words(job))));
     format!("{}\n\n{}", fields(&rows), plexes(&volume.plexes))
 }
 
@@ -99,6 +101,44 @@ fn plexes(plexes: &[Plex]) -> String {
         &[0, 2],
         rows,
     )
+}
+
+/// What `volume verify` found.
+pub(super) fn verified(found: &Verified) -> String {
+    let mut lines = vec![match found.mismatched_bytes {
+        0 => format!("{} compared, no difference", HumanSize(found.checked_bytes)),
+        differ => format!(
+            "{} compared: {} differ, {} of it repaired",
+            HumanSize(found.checked_bytes),
+            HumanSize(differ),
+            HumanSize(found.repaired_bytes)
+        ),
+    }];
+    if found.skipped_bytes > 0 {
+        lines.push(format!(
+            "{} left out: a copy is still being brought up to date there",
+            HumanSize(found.skipped_bytes)
+        ));
+    }
+    lines.extend(found.mismatches.iter().map(|mismatch| {
+        let plexes: Vec<String> = mismatch.plexes.iter().map(usize::to_string).collect();
+        format!(
+            "  {} bytes at {} in plex {}: {}{}",
+            mismatch.length_bytes,
+            mismatch.offset_bytes,
+            plexes.join(", "),
+            mismatch.problem,
+            if mismatch.repaired { ", repaired" } else { "" }
+        )
+    }));
+    if !found.keys_stale.is_empty() {
+        lines.push(format!(
+            "keys not current on {}, {} repaired",
+            found.keys_stale.join(", "),
+            found.keys_repaired
+        ));
+    }
+    lines.join("\n")
 }
 
 pub(super) fn extents(map: &VolumeMap) -> String {

@@ -7,12 +7,13 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Device, Grant, Grants, Keys, KeysRecovery, Pool, Progress, Session, Status, Volume, VolumeMap,
+    Device, Grant, Grants, Job, JobEnd, Keys, KeysRecovery, Pool, Progress, Session, Status,
+    Verified, Volume, VolumeMap,
 };
 use crate::events::Event;
 use crate::failure::Failure;
 
-pub use request::{Growth, LayoutName, Request, Shape};
+pub use request::{Growth, JobAction, JobName, LayoutName, Request, Shape};
 
 /// The version of this protocol. It changes when a client of the one before would misunderstand an answer.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -79,6 +80,14 @@ pub enum Answer {
     Sessions(Vec<Session>),
     /// The pool.
     Pool(Pool),
+    /// One job.
+    Job(Job),
+    /// Several jobs.
+    Jobs(Vec<Job>),
+    /// How jobs ended, in the order asked for.
+    JobEnds(Vec<JobEnd>),
+    /// What a comparison found.
+    Verified(Verified),
     /// What recovering keys would do.
     KeysRecovery(KeysRecovery),
 }

@@ -43,6 +43,30 @@ pub struct Shape {
     pub mirrors: Option<usize>,
 }
 
+/// A job to wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobName {
+    /// The volume.
+    pub volume: String,
+    /// Identity of the job, as listed.
+    pub id: String,
+}
+
+/// What is to be done with a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobAction {
+    /// Stop it for a while.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Give it up; the volume is as before.
+    Cancel,
+    /// Limit it to so many bytes per second; without a number it gives way to initiators by itself.
+    Rate(Option<u64>),
+}
+
 /// What a client may ask.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -76,6 +100,37 @@ pub enum Request {
     DeviceRemove {
         /// Its name.
         name: String,
+    },
+    /// Moves everything away from a device that stays in the pool. Answer: [`Answer::Jobs`], which go on by themselves.
+    DeviceEvacuate {
+        /// Its name.
+        name: String,
+        /// At most so many bytes per second.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate_bytes_per_second: Option<u64>,
+    },
+    /// Puts a device in the place of another. Answer: [`Answer::Jobs`], which go on by themselves.
+    DeviceReplace {
+        /// The device that goes.
+        old: String,
+        /// The device that comes; it is in the pool.
+        new: String,
+        /// At most so many bytes per second.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate_bytes_per_second: Option<u64>,
+    },
+    /// Takes a device for broken. Answer: [`Answer::Device`].
+    DeviceFail {
+        /// Its name.
+        name: String,
+    },
+    /// Takes a device that failed or was missing into use again. Answer: [`Answer::Device`].
+    DeviceOnline {
+        /// Its name.
+        name: String,
+        /// Where it is now, absolute; without it where it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
     },
     /// The pool. Answer: [`Answer::Pool`].
     PoolShow,
@@ -142,6 +197,72 @@ pub enum Request {
         name: String,
         /// The new one.
         new_name: String,
+    },
+    /// Adds a copy of the data. Answer: [`Answer::Jobs`], one, which goes on by itself.
+    VolumeAddMirror {
+        /// The volume.
+        name: String,
+        /// The devices of the copy; empty lets the pool choose.
+        #[serde(default)]
+        on: Vec<String>,
+        /// At most so many bytes per second.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate_bytes_per_second: Option<u64>,
+    },
+    /// Takes a copy of the data away: the one named by `plex` or `on`, else a detached one, else the last.
+    /// Answer: [`Answer::Volume`].
+    VolumeRemoveMirror {
+        /// The volume.
+        name: String,
+        /// Which copy, from 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plex: Option<usize>,
+        /// The one on this device.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on: Option<String>,
+    },
+    /// Moves a volume, its keys included. Answer: [`Answer::Jobs`], one, which goes on by itself.
+    VolumeMigrate {
+        /// The volume.
+        name: String,
+        /// The devices for the data.
+        to: Vec<String>,
+        /// The devices for the keys; empty lets the pool choose from `to`.
+        #[serde(default)]
+        keys_to: Vec<String>,
+        /// The new layout.
+        #[serde(default)]
+        shape: Shape,
+        /// At most so many bytes per second.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate_bytes_per_second: Option<u64>,
+    },
+    /// Compares the copies of data and keys: [`Frame::Progress`], then [`Answer::Verified`].
+    VolumeVerify {
+        /// The volume.
+        name: String,
+        /// Make them the same again.
+        #[serde(default)]
+        repair: bool,
+    },
+    /// All jobs, resyncs included. Answer: [`Answer::Jobs`] by LUN.
+    JobList,
+    /// The job of a volume. Answer: [`Answer::Job`].
+    JobShow {
+        /// The volume.
+        volume: String,
+    },
+    /// Steers the job of a volume. Answer: [`Answer::Job`].
+    JobControl {
+        /// The volume.
+        volume: String,
+        /// What to do.
+        action: JobAction,
+    },
+    /// Waits for jobs: [`Frame::Progress`] of each now and then, then [`Answer::JobEnds`].
+    JobWait {
+        /// Which.
+        jobs: Vec<JobName>,
     },
     /// Where a volume lies. Answer: [`Answer::Map`].
     VolumeMap {

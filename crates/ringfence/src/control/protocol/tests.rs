@@ -25,6 +25,20 @@ fn requests_survive_the_wire() {
             direct: true,
             force: true,
         },
+        Request::DeviceEvacuate {
+            name: name(),
+            rate_bytes_per_second: None,
+        },
+        Request::DeviceReplace {
+            old: name(),
+            new: name(),
+            rate_bytes_per_second: Some(1),
+        },
+        Request::DeviceFail { name: name() },
+        Request::DeviceOnline {
+            name: name(),
+            path: Some("/dev/sdb".into()),
+        },
         Request::PoolShow,
         Request::PoolImport {
             paths: vec!["/a".into()],
@@ -51,6 +65,43 @@ fn requests_survive_the_wire() {
         Request::VolumeRename {
             name: name(),
             new_name: name(),
+        },
+        Request::VolumeAddMirror {
+            name: name(),
+            on: vec![],
+            rate_bytes_per_second: None,
+        },
+        Request::VolumeRemoveMirror {
+            name: name(),
+            plex: Some(0),
+            on: None,
+        },
+        Request::VolumeMigrate {
+            name: name(),
+            to: vec!["a".into()],
+            keys_to: vec![],
+            shape: Shape::default(),
+            rate_bytes_per_second: Some(u64::MAX),
+        },
+        Request::VolumeVerify {
+            name: name(),
+            repair: true,
+        },
+        Request::JobList,
+        Request::JobShow { volume: name() },
+        Request::JobControl {
+            volume: name(),
+            action: JobAction::Rate(Some(7)),
+        },
+        Request::JobControl {
+            volume: name(),
+            action: JobAction::Pause,
+        },
+        Request::JobWait {
+            jobs: vec![JobName {
+                volume: name(),
+                id: name(),
+            }],
         },
         Request::KeysRecoverShow {
             volume: name(),

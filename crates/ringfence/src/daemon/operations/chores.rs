@@ -1,5 +1,5 @@
-//! What the daemon does beside serving: it keeps a witness where a pool of two devices needs one, and keeps the list of
-//! devices in step with the pool.
+//! What the daemon does beside serving: it keeps a witness where a pool of two devices needs one, keeps the list of
+//! devices in step with the pool, and measures how fast jobs are.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,6 +17,8 @@ use crate::daemon::witness;
 use crate::events::What;
 use crate::failure::Failure;
 
+/// How often the speed of jobs is measured.
+const MEASURE: Duration = Duration::from_secs(1);
 /// How often the rest is looked after when nobody rings.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a failure is left alone.
@@ -74,8 +76,10 @@ impl Operations {
     }
 
     fn do_chores(&self) {
-        let mut next = Instant::now();
-        while let Some(rung) = self.chores.wait(LOOK) {
+        let begun = Instant::now();
+        let mut next = begun;
+        while let Some(rung) = self.chores.wait(MEASURE) {
+            self.measure(begun.elapsed());
             let now = Instant::now();
             if !rung && now < next {
                 continue;
@@ -85,6 +89,17 @@ impl Operations {
                 tracing::warn!(%failure, "chores");
                 next = now + REST;
             }
+        }
+    }
+
+    /// Notes how far the jobs are.
+    fn measure(&self, now: Duration) {
+        // The control reactor is gone only at the end of the daemon.
+        let jobs = self.job_infos().unwrap_or_default();
+        let mut rates = lock(&self.rates);
+        rates.retain(|id| jobs.iter().any(|job| job.id == id));
+        for job in &jobs {
+            rates.note(job.id, now, job.done_bytes);
         }
     }
 

@@ -1,14 +1,16 @@
 //! Volumes as the command line shows them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use ::volume::config::{PlexLayout, PlexState};
-use ::volume::{Access, Persist, Volume as PoolVolume, VolumeRecord};
+use ::volume::pool::jobs::PlexInfo;
+use ::volume::{Access, Persist, Volume as PoolVolume};
 use reactor::FileDevice;
 use uuid::Uuid;
 
 use super::Operations;
-use crate::control::model::{Plex, Volume};
+use crate::control::model::{Job, Plex, Volume};
 use crate::failure::Failure;
 use crate::iscsi::SessionInfo;
 
@@ -42,13 +44,39 @@ impl DeviceNames {
 pub(super) struct View {
     pub(super) devices: DeviceNames,
     sessions: Vec<SessionInfo>,
+    /// By volume.
+    jobs: BTreeMap<String, Job>,
+    /// By volume.
+    plexes: BTreeMap<String, Vec<PlexInfo>>,
 }
 
 impl Operations {
-    pub(super) fn view(&self) -> Result<View, Failure> {
+    /// The view for these volumes.
+    pub(super) fn view(&self, volumes: &[Arc<PoolVolume<FileDevice>>]) -> Result<View, Failure> {
+        let names: Vec<String> = volumes
+            .iter()
+            .map(|volume| volume.record().name.clone())
+            .collect();
+        let pool = Arc::clone(&self.pool);
+        let plexes = self.run(move || async move {
+            let mut plexes = BTreeMap::new();
+            for name in names {
+                // One that was deleted or renamed meanwhile has none.
+                if let Ok(infos) = pool.plexes(&name).await {
+                    plexes.insert(name, infos);
+                }
+            }
+            plexes
+        })?;
         Ok(View {
             devices: self.device_names()?,
             sessions: self.service.sessions(),
+            jobs: self
+                .job_list()?
+                .into_iter()
+                .map(|job| (job.volume.clone(), job))
+                .collect(),
+            plexes,
         })
     }
 
@@ -58,7 +86,8 @@ impl Operations {
             let unit = self.target.logical_unit(volume.lun())?;
             unit.failure()
         });
-        let plexes = plexes(&record, view);
+        let plexes = view.plexes.get(&record.name).into_iter().flatten();
+        let plexes: Vec<Plex> = plexes.cloned().map(describe_plex).collect();
         let settled = || plexes.iter().filter(|plex| plex.state != "filling");
         // The first plex that is whole tells the layout; all of them have the same.
         let main = settled().next().or(plexes.first());
@@ -104,7 +133,7 @@ impl Operations {
             sessions: sessions
                 .filter(|s| !s.discovery && granted(&s.initiator))
                 .count(),
-            job: None,
+            job: view.jobs.get(&record.name).cloned(),
             plexes,
         }
     }
@@ -120,34 +149,27 @@ fn once(names: impl Iterator<Item = String>) -> Vec<String> {
     seen
 }
 
-/// The plexes of a volume by position.
-fn plexes(record: &VolumeRecord, view: &View) -> Vec<Plex> {
-    record
-        .plexes
-        .iter()
-        .enumerate()
-        .map(|(position, plex)| {
-            let (state, reason) = match &plex.state {
-                PlexState::Detached { reason } => ("detached", Some(reason.clone())),
-                PlexState::Attached => ("attached", None),
-            };
-            let (layout, stripe_unit_bytes) = match plex.layout {
-                PlexLayout::Linear => ("linear", None),
-                PlexLayout::Striped { stripe_unit_bytes } => ("striped", Some(stripe_unit_bytes)),
-            };
-            let extents = plex.columns.iter().flat_map(|column| &column.extents);
-            Plex {
-                plex: position,
-                uuid: plex.uuid.to_string(),
-                state: state.to_owned(),
-                reason,
-                layout: layout.to_owned(),
-                columns: plex.columns.len(),
-                stripe_unit_bytes,
-                devices: view.devices.names(extents.map(|extent| extent.device)),
-                stale_bytes: 0,
-                synced_percent: 100,
-            }
-        })
-        .collect()
+fn describe_plex(plex: PlexInfo) -> Plex {
+    let (state, reason) = match plex.state {
+        PlexState::Detached { reason } => ("detached", Some(reason)),
+        PlexState::Attached if plex.fresh => ("filling", None),
+        PlexState::Attached => ("attached", None),
+    };
+    let (layout, stripe_unit_bytes) = match plex.layout {
+        PlexLayout::Linear => ("linear", None),
+        PlexLayout::Striped { stripe_unit_bytes } => ("striped", Some(stripe_unit_bytes)),
+    };
+    let stale_bytes = plex.stale_bytes.min(plex.size_bytes);
+    Plex {
+        plex: plex.position,
+        uuid: plex.uuid.to_string(),
+        state: state.to_owned(),
+        reason,
+        layout: layout.to_owned(),
+        columns: plex.columns,
+        stripe_unit_bytes,
+        devices: plex.devices,
+        stale_bytes,
+        synced_percent: Job::percent(plex.size_bytes - stale_bytes, plex.size_bytes),
+    }
 }

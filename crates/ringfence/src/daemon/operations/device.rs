@@ -4,13 +4,16 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::volume::config::DeviceRole;
 use ::volume::{DeviceInfo, DeviceSource};
 
 use super::{Operations, explain, lock};
-use crate::control::model::{Device, DeviceErrors};
+use crate::control::model::{Device, DeviceErrors, Job};
+use crate::daemon::audit::Audit;
 use crate::daemon::device_list::{DeviceList, Entry};
+use crate::daemon::patience;
 use crate::daemon::pool::open_device;
 use crate::events::{Operator, What};
 use crate::failure::Failure;
@@ -165,6 +168,104 @@ impl Operations {
         drop(list);
         self.tidy_up();
         Ok(())
+    }
+
+    pub(super) fn device_evacuate(
+        &self,
+        name: &str,
+        rate: Option<u64>,
+        operator: &Operator,
+    ) -> Result<Vec<Job>, Failure> {
+        let _shared = self.shared()?;
+        let _acting = self.audit.acting(&Audit::device(name), operator);
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        let begun = self.run(move || async move { pool.device_evacuate(&owned, rate).await })?;
+        self.begun(begun)
+    }
+
+    pub(super) fn device_replace(
+        &self,
+        old: &str,
+        new: &str,
+        rate: Option<u64>,
+        operator: &Operator,
+    ) -> Result<Vec<Job>, Failure> {
+        let _shared = self.shared()?;
+        let _acting = self.audit.acting(&Audit::device(old), operator);
+        let pool = Arc::clone(&self.pool);
+        let (owned, with) = (old.to_owned(), new.to_owned());
+        let begun =
+            self.run(move || async move { pool.device_replace(&owned, &with, rate).await })?;
+        self.begun(begun)
+    }
+
+    pub(super) fn device_fail(&self, name: &str, operator: &Operator) -> Result<Device, Failure> {
+        let _shared = self.shared()?;
+        let _acting = self.audit.acting(&Audit::device(name), operator);
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        self.run(move || async move { pool.device_fail(&owned).await })?
+            .map_err(|error| explain(&error))?;
+        self.device_show(name)
+    }
+
+    /// Opens a device again and takes it back. The old handle is closed first: it holds the lock on the device.
+    pub(super) fn device_online(
+        &self,
+        name: &str,
+        path: Option<PathBuf>,
+        operator: &Operator,
+    ) -> Result<Device, Failure> {
+        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(Failure::usage("the path of a device is absolute"));
+        }
+        let _shared = self.shared()?;
+        let mut list = lock(&self.devices);
+        let _acting = self.audit.acting(&Audit::device(name), operator);
+        let info = self.device_info(name)?;
+        let before = PathBuf::from(&info.path);
+        let path = path.unwrap_or_else(|| before.clone());
+        if path != before {
+            refuse_twice(&list, &path)?;
+        }
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        self.run(move || async move { pool.device_release(&owned).await })?
+            .map_err(|error| explain(&error))?;
+        let direct = list.get(&before).is_some_and(|entry| entry.direct);
+        let deadline = Instant::now() + patience::PATIENCE;
+        let device = patience::until(deadline, || open_device(&path, direct))?;
+        let known = list.get(&path).cloned();
+        list.put(Entry {
+            path: path.clone(),
+            direct,
+            unsettled: true,
+        })
+        .map_err(|error| unwritten(&error))?;
+        let source = DeviceSource {
+            path: path.display().to_string(),
+            device: Arc::new(device),
+        };
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        let taken = self.run(move || async move { pool.device_online(&owned, source).await })?;
+        match taken {
+            Ok(_) => {
+                list.settle(&path).map_err(|error| unwritten(&error))?;
+                if path != before {
+                    list.remove(&before).map_err(|error| unwritten(&error))?;
+                }
+            }
+            Err(error) => {
+                let undone = match known {
+                    Some(entry) => list.put(entry),
+                    None => list.remove(&path),
+                };
+                undone.map_err(|error| unwritten(&error))?;
+                return Err(explain(&error));
+            }
+        }
+        drop(list);
+        self.tidy_up();
+        self.serve_what_can_be()?;
+        self.device_show(name)
     }
 
     pub(super) fn device_infos(&self) -> Result<Vec<DeviceInfo>, Failure> {

@@ -51,6 +51,23 @@ impl Handler for Operations {
                 };
                 self.volume_create(wanted, operator).map(Answer::Volume)
             }
+            Request::DeviceEvacuate {
+                name,
+                rate_bytes_per_second,
+            } => self
+                .device_evacuate(&name, rate_bytes_per_second, operator)
+                .map(Answer::Jobs),
+            Request::DeviceReplace {
+                old,
+                new,
+                rate_bytes_per_second,
+            } => self
+                .device_replace(&old, &new, rate_bytes_per_second, operator)
+                .map(Answer::Jobs),
+            Request::DeviceFail { name } => self.device_fail(&name, operator).map(Answer::Device),
+            Request::DeviceOnline { name, path } => self
+                .device_online(&name, path, operator)
+                .map(Answer::Device),
             Request::PoolShow => self.pool_show().map(Answer::Pool),
             Request::PoolImport { paths, direct } => {
                 self.pool_import(paths, direct, operator).map(Answer::Pool)
@@ -59,6 +76,34 @@ impl Handler for Operations {
             Request::VolumeRename { name, new_name } => self
                 .volume_rename(&name, &new_name, operator)
                 .map(Answer::Volume),
+            Request::VolumeAddMirror {
+                name,
+                on,
+                rate_bytes_per_second,
+            } => self
+                .volume_add_mirror(&name, on, rate_bytes_per_second, operator)
+                .map(Answer::Jobs),
+            Request::VolumeRemoveMirror { name, plex, on } => self
+                .volume_remove_mirror(&name, plex, on, operator)
+                .map(Answer::Volume),
+            Request::VolumeMigrate {
+                name,
+                to,
+                keys_to,
+                shape,
+                rate_bytes_per_second: rate,
+            } => self
+                .volume_migrate(&name, to, keys_to, &shape, rate, operator)
+                .map(Answer::Jobs),
+            Request::VolumeVerify { name, repair } => self
+                .volume_verify(&name, repair, operator, sink)
+                .map(Answer::Verified),
+            Request::JobList => self.job_list().map(Answer::Jobs),
+            Request::JobShow { volume } => self.job_show(&volume).map(Answer::Job),
+            Request::JobControl { volume, action } => {
+                self.job_control(&volume, action, operator).map(Answer::Job)
+            }
+            Request::JobWait { jobs } => self.job_wait(&jobs, sink).map(Answer::JobEnds),
             Request::KeysRecoverShow { volume, from } => self
                 .keys_recover_show(&volume, &from)
                 .map(Answer::KeysRecovery),

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use ::volume::PoolError;
 use ::volume::pool::LayoutRequest;
+use ::volume::pool::jobs::{JobInfo, Migrate, WhichPlex};
 
+use super::jobs::describe;
 use super::{Operations, explain, lock};
-use crate::control::model::Volume;
+use crate::control::model::{Job, Volume};
 use crate::control::protocol::{LayoutName, Shape};
 use crate::events::{Operator, What};
 use crate::failure::Failure;
@@ -53,5 +56,94 @@ impl Operations {
             by: operator.clone(),
         });
         self.volume_show(new_name)
+    }
+
+    pub(super) fn volume_add_mirror(
+        &self,
+        name: &str,
+        on: Vec<String>,
+        rate: Option<u64>,
+        operator: &Operator,
+    ) -> Result<Vec<Job>, Failure> {
+        let _shared = self.shared()?;
+        let order = self.volume_lock(name);
+        let _order = lock(&order);
+        let _acting = self.audit.acting(name, operator);
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        let begun =
+            self.run(move || async move { pool.volume_add_mirror(&owned, &on, rate).await })?;
+        self.begun(begun.map(|job| vec![job]))
+    }
+
+    pub(super) fn volume_migrate(
+        &self,
+        name: &str,
+        to: Vec<String>,
+        keys_to: Vec<String>,
+        shape: &Shape,
+        rate: Option<u64>,
+        operator: &Operator,
+    ) -> Result<Vec<Job>, Failure> {
+        let request = Migrate {
+            to,
+            keys_to,
+            layout: layout_of(shape)?,
+            mirrors: shape.mirrors,
+            rate,
+        };
+        let _shared = self.shared()?;
+        let order = self.volume_lock(name);
+        let _order = lock(&order);
+        let _acting = self.audit.acting(name, operator);
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        let begun = self.run(move || async move { pool.volume_migrate(&owned, request).await })?;
+        self.begun(begun.map(|job| vec![job]))
+    }
+
+    /// The jobs that have begun, as the command line shows them.
+    pub(super) fn begun(
+        &self,
+        begun: Result<Vec<JobInfo>, PoolError>,
+    ) -> Result<Vec<Job>, Failure> {
+        let begun = begun.map_err(|error| explain(&error))?;
+        let jobs = begun.into_iter().map(|info| describe(info, None));
+        Ok(jobs.collect())
+    }
+
+    pub(super) fn volume_remove_mirror(
+        &self,
+        name: &str,
+        plex: Option<usize>,
+        on: Option<String>,
+        operator: &Operator,
+    ) -> Result<Volume, Failure> {
+        let which = match (plex, on) {
+            (Some(_), Some(_)) => {
+                return Err(Failure::usage(
+                    "name the copy by its number or by its device",
+                ));
+            }
+            (Some(position), None) => WhichPlex::Position(position),
+            (None, Some(device)) => WhichPlex::On(device),
+            (None, None) => WhichPlex::Any,
+        };
+        let _shared = self.shared()?;
+        let order = self.volume_lock(name);
+        let _order = lock(&order);
+        let before = self.volume_show(name)?;
+        let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+        self.run(move || async move { pool.volume_remove_mirror(&owned, which).await })?
+            .map_err(|error| explain(&error))?;
+        let after = self.volume_show(name)?;
+        let gone = before
+            .plexes
+            .into_iter()
+            .find(|plex| after.plexes.iter().all(|left| left.uuid != plex.uuid));
+        self.audit.log().record(What::MirrorRemoved {
+            volume: name.to_owned(),
+            devices: gone.map(|plex| plex.devices).unwrap_or_default(),
+            by: operator.clone(),
+        });
+        Ok(after)
     }
 }

@@ -5,6 +5,7 @@ mod describe;
 mod device;
 mod dispatch;
 mod grant;
+mod jobs;
 mod keys;
 mod layout;
 mod map;
@@ -12,6 +13,7 @@ mod pool;
 mod recover;
 mod session;
 mod stream;
+mod verify;
 mod volume;
 
 use std::collections::HashMap;
@@ -27,6 +29,8 @@ use target::Target;
 
 use super::audit::Audit;
 use super::device_list::DeviceList;
+use super::endings::Endings;
+use super::rates::Rates;
 use crate::control::model::{Portal, Status};
 use crate::failure::{Failure, FailureKind};
 use crate::iscsi::{PortalInfo, Service};
@@ -59,6 +63,8 @@ pub struct Parts {
     pub service: Arc<Service<FileDevice>>,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// How jobs ended.
+    pub endings: Arc<Endings>,
 }
 
 /// Carries requests out. Work on one volume is serialized, and work on the device list; work on different volumes
@@ -74,12 +80,14 @@ pub struct Operations {
     volumes: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// Held for writing by what changes the pool as a whole, by all other changes for reading.
     whole: RwLock<()>,
+    rates: Mutex<Rates>,
     /// Wakes the thread of the chores.
     pub(super) chores: Bell,
     pool: Arc<Pool<FileDevice>>,
     target: Arc<Target<FileDevice>>,
     service: Arc<Service<FileDevice>>,
     audit: Arc<Audit>,
+    endings: Arc<Endings>,
 }
 
 /// A poisoned lock is taken all the same: what it guards is written in one piece, or (the unit of a volume's lock)
@@ -101,11 +109,13 @@ impl Operations {
             devices: Mutex::new(parts.devices),
             volumes: Mutex::default(),
             whole: RwLock::default(),
+            rates: Mutex::default(),
             chores: Bell::default(),
             pool: parts.pool,
             target: parts.target,
             service: parts.service,
             audit: parts.audit,
+            endings: parts.endings,
         }
     }
 

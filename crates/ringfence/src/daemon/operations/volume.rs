@@ -70,13 +70,13 @@ impl Operations {
     }
 
     fn described(&self, volume: &Arc<PoolVolume<FileDevice>>) -> Result<Volume, Failure> {
-        let view = self.view()?;
+        let view = self.view(std::slice::from_ref(volume))?;
         Ok(self.describe_volume(volume, &view))
     }
 
     pub(super) fn volume_list(&self) -> Result<Vec<Volume>, Failure> {
         let volumes = self.pool.volumes();
-        let view = self.view()?;
+        let view = self.view(&volumes)?;
         let described = volumes.iter().map(|v| self.describe_volume(v, &view));
         Ok(described.collect())
     }
@@ -123,6 +123,35 @@ impl Operations {
             forced: used.is_some(),
             by: operator.clone(),
         });
+        Ok(())
+    }
+
+    /// Serves again what could not be served before and can be now: a device that it needs is back.
+    pub(super) fn serve_what_can_be(&self) -> Result<(), Failure> {
+        for before in self.pool.volumes() {
+            if before.fault().is_none() {
+                continue;
+            }
+            let name = before.record().name.clone();
+            let order = self.volume_lock(&name);
+            let _order = lock(&order);
+            let (pool, owned) = (Arc::clone(&self.pool), name.clone());
+            let opened = self.run(move || async move { pool.volume_reopen(&owned).await })?;
+            let volume = opened.map_err(|error| explain(&error))?;
+            if Arc::ptr_eq(&before, &volume) {
+                continue;
+            }
+            let (target, lun) = (Arc::clone(&self.target), volume.lun());
+            self.run(move || async move { target.remove_logical_unit(lun).await })?;
+            match volume.fault() {
+                Some(reason) => self.audit.log().record(What::VolumeNotServed {
+                    volume: name,
+                    reason,
+                }),
+                None => self.audit.log().record(What::VolumeServed { volume: name }),
+            }
+            self.serve(volume)?;
+        }
         Ok(())
     }
 

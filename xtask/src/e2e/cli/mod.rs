@@ -1,5 +1,7 @@
 //! The command line: every command, the shapes of `--json`, and the exit codes.
 
+mod storage;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,6 +31,7 @@ pub fn run(context: &Context) -> Result<String> {
     daemon.start()?;
     second_daemon_is_refused(context, &daemon)?;
     devices(&daemon)?;
+    storage::run(&daemon)?;
     volumes(&daemon)?;
     grants(&daemon)?;
     keys_and_sessions(&daemon)?;
