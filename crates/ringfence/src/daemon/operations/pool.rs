@@ -13,7 +13,7 @@ use crate::daemon::device_list::{DeviceList, Entry};
 use crate::daemon::pool::open_device;
 use crate::daemon::{patience, witness};
 use crate::events::{Operator, What};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 
 impl Operations {
     pub(super) fn pool_show(&self) -> Result<Pool, Failure> {
@@ -213,7 +213,15 @@ impl Operations {
             self.run(move || async move { target.remove_logical_unit(lun).await })?;
         }
         let pool = Arc::clone(&self.pool);
-        let exported = self.run(move || async move { pool.export().await })?;
+        let exported = self.run(move || async move {
+            let exported = match pool.close().await {
+                Ok(()) => pool.export().await,
+                Err(error) => Err(error),
+            };
+            // With a pool that is still there, or with the next one.
+            pool.resume();
+            exported
+        })?;
         if let Err(error) = exported {
             let failure = explain(&error);
             let mut again = self.pool.volumes().into_iter();
@@ -224,6 +232,7 @@ impl Operations {
                 )),
             });
         }
+        let entries = list.entries().to_vec();
         list.clear()
             .map_err(|error| super::device::unwritten(&error))?;
         self.audit.log().record(What::PoolExported {
@@ -231,6 +240,17 @@ impl Operations {
             forced: !users.is_empty(),
             by: operator.clone(),
         });
+        let deadline = Instant::now() + patience::PATIENCE;
+        for entry in &entries {
+            let free = patience::until(deadline, || open_device(&entry.path, entry.direct));
+            if free.is_err_and(|failure| failure.kind == FailureKind::Busy) {
+                let path = entry.path.display();
+                return Err(Failure::failed(format!(
+                    "the pool is exported, but I/O on {path} has not ended and holds it"
+                ))
+                .advise("end the daemon before another machine imports the pool"));
+            }
+        }
         Ok(before)
     }
 }
