@@ -39,7 +39,7 @@ pub(super) fn describe(volume: &Volume) -> String {
     let mut rows = vec![
         ("Name", volume.name.clone()),
         ("LUN", volume.lun.to_string()),
-        ("State", volume.state.clone()),
+        ("State", state(volume)),
     ];
     rows.extend(volume.reason.iter().map(|reason| ("Why", reason.clone())));
     rows.extend([
