@@ -165,6 +165,7 @@ impl<D: BlockDevice> Pool<D> {
         // The label last: with it the pool is there, and whole.
         label::write(&joining.device, &label).await?;
         inner.config = Some(config);
+        self.resume();
         self.joined(inner, joining)
     }
 

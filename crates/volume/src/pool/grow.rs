@@ -73,6 +73,9 @@ impl<D: BlockDevice> Pool<D> {
             );
             drop(inner);
             let done = zero(&zeroed).await;
+            // From here on no plex is detached, attached or retired; zeroes took too long to keep them waiting.
+            let plexes = self.keeper.plexes(before.uuid);
+            let _plexes = plexes.lock().await;
             inner = self.inner.lock().await;
             if let Err(error) = done {
                 grown.reserved.freed();

@@ -39,7 +39,10 @@ impl<D: BlockDevice> Pool<D> {
                 devices: inner.joining.len(),
             });
         }
-        self.assemble(&mut inner, devices).await
+        self.assemble(&mut inner, devices).await?;
+        // `Pool::close` came before the export of the last one.
+        self.resume();
+        Ok(())
     }
 
     /// Ends the use of the pool in order, so that it can be imported elsewhere. The caller has stopped serving its volumes

@@ -405,7 +405,6 @@ impl Placing<'_> {
     ///
     /// # Errors
     /// [`PoolError::NoSpace`].
-    #[allow(dead_code, reason = "the jobs that evacuate and replace use it")]
     pub(super) fn replacement(
         &mut self,
         old: &Plex,
@@ -484,7 +483,6 @@ impl Placing<'_> {
     }
 
     /// The extents of a column with those on `from` put on `home`, each as long as before.
-    #[allow(dead_code, reason = "a part of `replacement`")]
     fn moved_column(
         &mut self,
         column: &Column,
