@@ -4,15 +4,19 @@ use futures_lite::future::{block_on, zip};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Plex;
 use crate::pool::{CreateVolume, DeviceSource, Pool};
 use crate::sim::{SimDevice, SimWorld};
 use crate::translate::Region;
 
 mod atomic;
-#[allow(dead_code, unused_imports)] // The crash tests use it.
+mod chaos;
+mod lab;
 mod mirror;
+mod model;
 
 const MIB: u64 = 1 << 20;
+const SECTOR: usize = 512;
 
 /// A pool with one volume `v` of 7 MiB over two disks with the given alignment, in three extents.
 fn volume(
