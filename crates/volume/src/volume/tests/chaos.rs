@@ -205,11 +205,22 @@ fn campaign(seed: u64, rounds: u32) -> (u32, u32) {
             drop(sim::spawn(
                 lab.clone().keep(volume.clone(), devices.clone()),
             ));
+            let everything = 0..VOLUME_BYTES / SECTOR as u64;
             if random.within(0..2) == 0 {
-                // Everything, as it was left.
-                clients
-                    .read(&volume, 0..VOLUME_BYTES / SECTOR as u64, "after the crash")
-                    .await;
+                clients.read(&volume, everything.clone(), "after the crash").await;
+                if volume.record().plexes.iter().all(Plex::is_attached)
+                    && random.within(0..2) == 0
+                {
+                    // What was read is read again, whichever plex is there.
+                    let settled = volume.stale_count(plex_uuid(0)) == 0
+                        && volume.stale_count(plex_uuid(1)) == 0;
+                    let disk = random.within(0..2) as usize;
+                    if settled {
+                        lab.world.die(disk);
+                        clients.read(&volume, everything, "without a disk").await;
+                        lab.world.revive(disk);
+                    }
+                }
             }
             if faults {
                 let trouble = trouble(lab.clone(), volume.clone(), devices, clients.clone());
@@ -232,7 +243,7 @@ fn campaign(seed: u64, rounds: u32) -> (u32, u32) {
                     worker.await;
                 }
             };
-            if faults || random.within(0..4) == 0 {
+            if random.within(0..4) == 0 {
                 ended.await;
             } else {
                 futures_lite::future::or(ended, clock.sleep(limit)).await;
