@@ -207,9 +207,10 @@ fn campaign(seed: u64, rounds: u32) -> (u32, u32) {
             ));
             let everything = 0..VOLUME_BYTES / SECTOR as u64;
             if random.within(0..2) == 0 {
-                clients.read(&volume, everything.clone(), "after the crash").await;
-                if volume.record().plexes.iter().all(Plex::is_attached)
-                    && random.within(0..2) == 0
+                clients
+                    .read(&volume, everything.clone(), "after the crash")
+                    .await;
+                if volume.record().plexes.iter().all(Plex::is_attached) && random.within(0..2) == 0
                 {
                     // What was read is read again, whichever plex is there.
                     let settled = volume.stale_count(plex_uuid(0)) == 0
