@@ -175,7 +175,7 @@ impl<D: BlockDevice> Volume<D> {
             return Ok(());
         }
         let regions = tracker.regions_of(&range);
-        tracker.touch(regions.clone());
+        let _touching = tracker.touching(regions.clone());
         if !tracker.is_dirty(regions.clone()) {
             self.make_dirty(layout, tracker, regions).await?;
         }

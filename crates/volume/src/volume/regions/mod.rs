@@ -202,11 +202,15 @@ impl<D> RegionTracker<D> {
         self.retired.store(true, Ordering::SeqCst);
     }
 
-    /// Notes that a region is written now, so that the sweep leaves it alone. The caller is in the write table.
-    pub(super) fn touch(&self, regions: Range<u32>) {
-        for region in regions {
-            self.touched.set(region);
-        }
+    /// Notes that regions are written, so that the sweep leaves them alone: now, and again when the result is dropped. The
+    /// caller is in the write table until after that.
+    pub(super) fn touching(&self, regions: Range<u32>) -> Touching<'_> {
+        let touching = Touching {
+            touched: &self.touched,
+            regions,
+        };
+        touching.touch();
+        touching
     }
 
     /// Whether writes to all of these regions are in the log.
@@ -261,5 +265,25 @@ impl<D> RegionTracker<D> {
             }
         }
         stale
+    }
+}
+
+/// A write under way.
+pub(super) struct Touching<'a> {
+    touched: &'a AtomicRegions,
+    regions: Range<u32>,
+}
+
+impl Touching<'_> {
+    fn touch(&self) {
+        for region in self.regions.clone() {
+            self.touched.set(region);
+        }
+    }
+}
+
+impl Drop for Touching<'_> {
+    fn drop(&mut self) {
+        self.touch();
     }
 }

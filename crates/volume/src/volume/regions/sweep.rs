@@ -2,9 +2,10 @@
 //!
 //! A region is clean when every plex has everything of it, durably. So the sweep takes regions in which nothing was
 //! written between the last sweep and this one, flushes all plexes, and clears those in which nothing was written since
-//! (*touched*) or is being written (the write table). Touching comes after entering the table and before looking at
-//! dirty; the sweep looks at touched and clears dirty while it holds the table still. So a write either is seen, or
-//! finds its region clean and makes it dirty again.
+//! (*touched*) or is being written (the write table). A write touches its regions after it entered the table and before it
+//! looks at dirty, and again when it is done and before it leaves the table, because the sweep's flush may have begun
+//! while it was under way. The sweep looks at touched and clears dirty while it holds the table still. So a write either
+//! is seen, or ended before the flush began, or finds its region clean and makes it dirty again.
 //!
 //! The bits are durable later, with the next change: what the log has too much of costs time after a crash, no more. What
 //! detached plexes miss is in their stale sets, which are not touched here.
