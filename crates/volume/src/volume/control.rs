@@ -166,7 +166,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Where writes may be in flight, as the region log has it.
-    pub(crate) fn dirty(&self) -> Regions {
+    pub fn dirty(&self) -> Regions {
         match &*self.tracker.load() {
             Some(tracker) => tracker.dirty(),
             None => Regions::new(0, false),
@@ -231,7 +231,7 @@ impl<D: BlockDevice> Volume<D> {
     // ---- plexes that go
 
     /// The first step of a detach: what the plexes may miss is stale there, durably on all other attached plexes. Next come
-    /// the commit that says so and the layout without them; or [`Volume::cancel_detach`].
+    /// the commit that says so and the layout without them. There is no way back: until then, writes that fail on them wait.
     ///
     /// # Errors
     /// [`DetachError::LastCopy`], and nothing has changed. [`DetachError::Logs`]: others failed; the plexes are leaving
@@ -247,13 +247,6 @@ impl<D: BlockDevice> Volume<D> {
             .for_keeper()
             .await
             .map_err(DetachError::Logs)
-    }
-
-    /// The commit that was to detach them failed for sure: they take part as before.
-    pub(crate) fn cancel_detach(&self, plexes: &[Uuid]) {
-        if let Some(tracker) = self.tracker.load_full() {
-            tracker.cancel_leaving(plexes);
-        }
     }
 
     /// Makes regions of an attached plex stale, durably on every log, its own too; writes that wait for the plex there are

@@ -8,14 +8,11 @@
 
 mod atomic_io;
 pub mod atomic_write;
-#[allow(dead_code)] // Until the keeper calls it.
 mod control;
 mod io;
-#[allow(dead_code)] // As `control`.
 mod layout;
 mod mirror_read;
 mod mirror_write;
-#[allow(dead_code)] // As `control`.
 pub mod regions;
 pub mod reports;
 mod together;
@@ -128,7 +125,6 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Where its failing plexes are reported; one for all volumes of a pool.
-    #[allow(dead_code)] // As `control`.
     pub(crate) fn with_reports(self, reports: Arc<Reports>) -> Volume<D> {
         Volume { reports, ..self }
     }

@@ -193,13 +193,6 @@ impl AtomicRegions {
         range.into_iter().any(|region| self.get(region))
     }
 
-    /// Whether nothing is in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.words
-            .iter()
-            .all(|word| word.load(Ordering::SeqCst) == 0)
-    }
-
     /// What is in it now, word by word, out of `count`.
     pub(crate) fn load(&self, count: u32) -> Regions {
         let mut regions = Regions::new(count, false);

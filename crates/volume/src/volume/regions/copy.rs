@@ -48,17 +48,6 @@ pub(crate) trait Pace {
     }
 }
 
-/// As fast as it goes.
-pub(crate) struct Unpaced;
-
-impl Pace for Unpaced {
-    type Permit = ();
-
-    async fn permit(&self, _bytes: u64) -> Option<()> {
-        Some(())
-    }
-}
-
 /// What was done for a region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Synced {

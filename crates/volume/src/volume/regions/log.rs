@@ -81,8 +81,6 @@ pub(super) struct Member<D> {
     pub(super) page: usize,
     pub(super) state: State,
     pub(super) stale: Page,
-    /// What was made stale since it began to leave.
-    pub(super) added: Regions,
     /// `None` for one that takes no part.
     pub(super) log: Option<PlexLog<D>>,
     /// Why it must be detached before the volume is served.
@@ -299,9 +297,6 @@ impl<D: BlockDevice> RegionTracker<D> {
                 if member.stale.set.set(region) {
                     member.stale.sequence = next;
                     changed = true;
-                    if member.state == State::Leaving {
-                        member.added.set(region);
-                    }
                 }
             }
             needed = needed.max(member.stale.sequence);

@@ -48,14 +48,12 @@ impl<D: BlockDevice> RegionTracker<D> {
             }
             if member.is_logged() {
                 member.state = State::Leaving;
-                member.added = Regions::new(self.geometry.count, false);
                 // Before anything of it is durable: from here on nobody who fails on it answers early.
                 member.slot.leaving.store(true, Ordering::SeqCst);
             }
             if member.state == State::Leaving {
                 for region in dirty.set.iter() {
                     if member.stale.set.set(region) {
-                        member.added.set(region);
                         member.stale.sequence = next;
                         *sequence = next;
                     }
@@ -93,28 +91,6 @@ impl<D: BlockDevice> RegionTracker<D> {
             }
         }
         Ok(())
-    }
-
-    /// The commit that was to detach them failed for sure: they take part as before. What became stale for that reason
-    /// only is not any more: everybody who failed on them still waits.
-    pub(in crate::volume) fn cancel_leaving(&self, plexes: &[Uuid]) {
-        let mut image = self.image.lock();
-        let next = image.step();
-        for member in &mut image.members {
-            if member.state != State::Leaving || !plexes.contains(&member.slot.uuid) {
-                continue;
-            }
-            // Without its log there is nothing to go back to.
-            if member.log.is_none() {
-                continue;
-            }
-            member.state = State::Attached;
-            member.stale.set.subtract(&member.added);
-            member.stale.sequence = next;
-            member.slot.leaving.store(false, Ordering::SeqCst);
-        }
-        drop(image);
-        self.notify();
     }
 
     /// Before a layout is put in place: what the plexes that are not in it will be stale in becomes visible, so that nobody
@@ -162,7 +138,6 @@ impl<D: BlockDevice> RegionTracker<D> {
             member.log = None;
             member.trouble = None;
             let count = self.geometry.count;
-            member.added = Regions::new(count, false);
             member.slot.copying.store(&Regions::new(count, false));
             // Only now, with the new layout in place: see the text of the module.
             member.slot.leaving.store(false, Ordering::SeqCst);

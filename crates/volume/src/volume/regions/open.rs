@@ -418,7 +418,6 @@ impl<D: BlockDevice> RegionTracker<D> {
                     member.slot.is_leaving(),
                     std::sync::atomic::Ordering::SeqCst,
                 );
-                copy.added = convert(&member.added);
                 copy.trouble.clone_from(&member.trouble);
                 copy.log = member.log.as_ref().map(|log| {
                     let mut new =
@@ -457,7 +456,6 @@ fn new_member<D>(
         slot: Arc::new(Slot::new(uuid, &stale)),
         page,
         state,
-        added: Regions::new(stale.count(), false),
         stale: Page {
             set: stale,
             sequence,

@@ -10,7 +10,6 @@ use super::*;
 use crate::block_device::BlockDevice;
 use crate::config::PlexState;
 use crate::sim::{self, Effect, Fault, Operations, Random, Stop};
-use crate::volume::regions::copy::Unpaced;
 
 const VOLUME_BYTES: u64 = 3 * MIB;
 

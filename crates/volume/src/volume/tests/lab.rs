@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::private_region::PrivateRegion;
 use crate::sim::Stop;
 use crate::translate::Region;
-use crate::volume::regions::copy::Unpaced;
+use crate::volume::regions::copy::Pace;
 use crate::volume::regions::{DetachError, RegionTracker, Regions};
 use crate::volume::reports::{Report, Reports};
 
@@ -19,6 +19,17 @@ pub(super) type Devices = BTreeMap<Uuid, Arc<Device<SimDevice>>>;
 const DISK_BYTES: u64 = 64 * MIB;
 const LOG_AT: u64 = 40 * MIB;
 const KEYS_AT: u64 = 44 * MIB;
+
+/// As fast as it goes.
+pub(super) struct Unpaced;
+
+impl Pace for Unpaced {
+    type Permit = ();
+
+    async fn permit(&self, _bytes: u64) -> Option<()> {
+        Some(())
+    }
+}
 
 /// A volume of its own, without a pool: disks with fixed places for everything, and a keeper that does the least.
 #[derive(Clone)]
@@ -239,7 +250,6 @@ impl Lab {
                     Err(DetachError::LastCopy { .. }) => volume.last_copy(plex),
                     // Nobody could be told: both have failed.
                     Err(DetachError::Logs(_)) => {
-                        volume.cancel_detach(&[plex]);
                         volume.last_copy(plex);
                         let clock = self.world.device(0);
                         clock.sleep(Duration::from_millis(10)).await;

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::PlexState;
 use crate::sim::{self, Effect, Fault, Operations, Stop};
 use crate::volume::regions::Regions;
-use crate::volume::regions::copy::{Mismatch, Unpaced};
+use crate::volume::regions::copy::Mismatch;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -403,7 +403,8 @@ fn a_source_that_cannot_be_read_leaves_the_region_stale_and_names_the_place() {
         let bad = Fault::new(Effect::Error).on(Operations::READS);
         lab.world.inject(0, bad.range(MIB + 8192..MIB + 8193));
         let synced = volume.sync_region(1, &Unpaced).await.unwrap();
-        assert_eq!(synced.unreadable, [MIB + 8192..MIB + 12288]);
+        let unreadable: Vec<_> = synced.unreadable;
+        assert_eq!(unreadable, vec![MIB + 8192..MIB + 12_288]);
         assert_eq!(volume.finish(&[1]).await.unwrap(), [0u32; 0]);
         let synced = volume.sync_region(2, &Unpaced).await.unwrap();
         assert_eq!((synced.copied_bytes, synced.zero_bytes), (MIB, 0));
