@@ -3,7 +3,8 @@
 use crate::config::envelope;
 use crate::page_store::{Geometry, header};
 use crate::private_region::{commit_record, slot};
-use crate::volume::atomic_write;
+use crate::volume::regions::log_page;
+use crate::volume::{PLEX_LOG_BYTES, atomic_write};
 use crate::{label, private_region};
 
 const DOC: &str = include_str!("../../../docs/on-disk-format.md");
@@ -135,6 +136,22 @@ fn the_page_tells_the_offsets_of_the_code() {
             (atomic_write::HEADER_BYTES, "data"),
         ],
     );
+    check(
+        "## Region log",
+        &[
+            (0, "magic `RFRL`"),
+            (log_page::OFFSET_VERSION, "version"),
+            (log_page::OFFSET_KIND, "kind"),
+            (log_page::OFFSET_SECTOR, "number n of the sector"),
+            (log_page::OFFSET_SEQUENCE, "sequence"),
+            (log_page::OFFSET_VOLUME, "volume UUID"),
+            (log_page::OFFSET_PLEX, "plex UUID"),
+            (log_page::OFFSET_COUNT, "number of regions"),
+            (log_page::OFFSET_REGION_SHIFT, "binary logarithm"),
+            (log_page::OFFSET_REGIONS_SET, "bitmap"),
+            (log_page::OFFSET_CRC32C, "CRC32C"),
+        ],
+    );
 }
 
 #[test]
@@ -146,6 +163,13 @@ fn the_page_tells_the_sizes_of_the_code() {
     assert_eq!(
         (atomic_write::LANES, atomic_write::LANE_BYTES),
         (4, 132 << 10)
+    );
+    assert_eq!(PLEX_LOG_BYTES, 640 << 10);
+    assert_eq!(log_page::LOG_OFFSET, 528 << 10);
+    assert_eq!((log_page::PAGES, log_page::PAGE_BYTES), (9, 4096));
+    assert_eq!(
+        (log_page::SECTOR_REGIONS, log_page::MAX_REGIONS),
+        (3616, 28_928)
     );
     assert_eq!(label::COPY_OFFSETS_BYTES, [0, 64 << 10]);
     assert_eq!(
