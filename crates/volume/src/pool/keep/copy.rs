@@ -75,7 +75,7 @@ enum Step {
 enum Ended {
     Copied(u32),
     Settled(u32),
-    Stopped,
+    Stopped(u32),
     /// No valid copy of these bytes.
     Lost(u32, Vec<std::ops::Range<u64>>),
     Failed(u32, String),
@@ -160,17 +160,13 @@ impl<D: BlockDevice> Pool<D> {
                 let regions = std::mem::take(&mut copied);
                 finished_at = clock.now();
                 match running.drive(volume.finish(&regions)).await {
-                    Ok(valid) => {
-                        self.copied(volume, clock.now());
-                        // What became stale again meanwhile is for the next time.
-                        let again = regions.iter().filter(|region| !valid.contains(region));
-                        skipped.extend(again);
-                    }
+                    Ok(_) => self.copied(volume, clock.now()),
                     Err(error) => {
                         failure.get_or_insert(error.to_string());
-                        skipped.extend(regions);
                     }
                 }
+                // Once each: what is stale again, or still, is for the next time.
+                skipped.extend(regions);
                 continue;
             }
             if idle {
@@ -187,7 +183,10 @@ impl<D: BlockDevice> Pool<D> {
                         self.copied(volume, clock.now());
                         settled.insert(region);
                     }
-                    Ended::Stopped => {}
+                    // The volume has grown, perhaps: its regions are others now.
+                    Ended::Stopped(region) => {
+                        skipped.insert(region);
+                    }
                     Ended::Lost(region, ranges) => {
                         skipped.insert(region);
                         lost.extend(ranges.into_iter().map(|range| ByteRange {
@@ -299,12 +298,12 @@ async fn step_of<D: BlockDevice>(
     let failed = |error: SyncError| Ended::Failed(region, error.to_string());
     match step {
         Step::Settle => match volume.settle_region(region, pacer).await {
-            Ok(Synced { stopped: true, .. }) => Ended::Stopped,
+            Ok(Synced { stopped: true, .. }) => Ended::Stopped(region),
             Ok(_) => Ended::Settled(region),
             Err(error) => failed(error),
         },
         Step::Copy => match volume.sync_region(region, pacer).await {
-            Ok(Synced { stopped: true, .. }) => Ended::Stopped,
+            Ok(Synced { stopped: true, .. }) => Ended::Stopped(region),
             Ok(Synced { unreadable, .. }) if !unreadable.is_empty() => {
                 Ended::Lost(region, unreadable)
             }

@@ -251,6 +251,10 @@ impl<D: BlockDevice> Pool<D> {
             volume.refuse_writes(format!(
                 "a copy failed and the configuration cannot say so durably: {error}"
             ));
+            // Those who wait get an error, not silence.
+            for plex in going {
+                volume.last_copy(*plex);
+            }
             self.config_trouble(&error);
             let clock = self.snapshot().await.devices.values().next().cloned();
             match clock {

@@ -11,6 +11,7 @@ use crate::pool::{CreateVolume, DeviceSource};
 use crate::sim::{SimDevice, SimWorld, spawn};
 use crate::translate::Region;
 
+mod crashes;
 mod devices;
 mod jobs;
 
@@ -177,6 +178,14 @@ impl Model {
         for cell in &mut self.cells {
             let durable = cell.since.iter().rposition(|(when, _)| *when < order);
             cell.since.drain(..durable.unwrap_or(0));
+        }
+    }
+
+    /// The power failed: what was not flushed may be there or not.
+    pub(super) fn power_failed(&mut self) {
+        for cell in &mut self.cells {
+            let since = cell.since.iter().map(|(_, number)| *number);
+            cell.maybe.extend(since);
         }
     }
 
@@ -363,11 +372,15 @@ impl Client {
 }
 
 /// Every attached plex holds the same bytes, by what is on the disks.
-pub(super) fn plexes_are_the_same(world: &SimWorld, pool: &TestPool, volume: &Volume<SimDevice>) {
+pub(super) async fn plexes_are_the_same(
+    world: &SimWorld,
+    pool: &TestPool,
+    volume: &Volume<SimDevice>,
+) {
     let record = volume.record();
     let map = volume.map();
     let disks: BTreeMap<Uuid, usize> = {
-        let inner = pool.inner.try_lock().unwrap();
+        let inner = pool.inner.lock().await;
         inner
             .devices
             .iter()

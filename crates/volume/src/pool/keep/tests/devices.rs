@@ -48,10 +48,49 @@ fn a_device_that_dies_is_detached_without_an_error_and_resynchronized_when_it_is
             until(&world, 60, "resync", || is_whole(&volume)).await;
             client.stop();
             world.device(0).sleep(Duration::from_secs(1)).await;
-            plexes_are_the_same(&world, &pool, &volume);
+            plexes_are_the_same(&world, &pool, &volume).await;
             client.check_all().await;
             assert_eq!(client.errors.get(), 0);
             assert!(events.any(|event| matches!(event, PoolEvent::ResyncDone { .. })));
+        });
+    }
+}
+
+#[test]
+fn a_device_that_hangs_is_detached_and_taken_back_by_itself() {
+    for seed in 10..16 {
+        let world = SimWorld::seeded(seed);
+        world.run(async {
+            let (pool, events) = pool(&world, &[64, 64, 64]).await;
+            let volume = pool
+                .volume_create(request("v", 8, 2, &["d0", "d1"]))
+                .await
+                .unwrap();
+            let client = Client::new(&volume);
+            client.fill().await;
+            client.load(&world, 4, PAUSE);
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            world.hang(0);
+            event(&world, &events, "detach", is_detached).await;
+            let before = client.writes.get();
+            world.device(1).sleep(Duration::from_secs(5)).await;
+            assert!(client.writes.get() > before + 100, "the load goes on");
+            assert!(!events.any(is_attached), "it still hangs");
+            world.resume(0);
+            event(
+                &world,
+                &events,
+                "back",
+                |event| matches!(event, PoolEvent::DeviceBack { device } if device == "d0"),
+            )
+            .await;
+            event(&world, &events, "attach", is_attached).await;
+            until(&world, 120, "resync", || is_whole(&volume)).await;
+            client.stop();
+            world.device(0).sleep(Duration::from_secs(1)).await;
+            plexes_are_the_same(&world, &pool, &volume).await;
+            client.check_all().await;
+            assert_eq!(client.errors.get(), 0);
         });
     }
 }
@@ -98,6 +137,78 @@ fn what_hangs_in_one_volume_holds_up_no_other() {
 }
 
 #[test]
+fn the_last_copy_is_never_detached() {
+    let world = SimWorld::seeded(21);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        let refused = pool.volume_create(request("w", 4, 1, &["d1"])).await;
+        refused.unwrap();
+        let error = pool.device_fail("d1").await.unwrap_err().to_string();
+        assert!(error.contains("volume w"), "{error}");
+        pool.volume_delete("w").await.unwrap();
+        pool.device_fail("d1").await.unwrap();
+        assert!(events.any(is_detached), "it is detached on return");
+        let error = pool.device_fail("d0").await.unwrap_err().to_string();
+        assert!(error.contains("only valid copy"), "{error}");
+        let error = pool
+            .volume_remove_mirror("v", crate::pool::jobs::WhichPlex::Position(0))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("only valid copy"), "{error}");
+        // Errors of the last copy are the client's, and it works on when they are gone.
+        world.fail(0, false, true, false);
+        assert!(!client.write(3).await);
+        world.fail(0, false, false, false);
+        client.check_all().await;
+        assert!(client.write(3).await);
+        client.check_all().await;
+        assert!(volume.record().plexes[0].is_attached());
+    });
+}
+
+#[test]
+fn without_a_quorum_of_the_configuration_writes_are_refused_and_not_lost() {
+    let world = SimWorld::seeded(22);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        world.die(2);
+        world.die(1);
+        // The plex on d1 cannot be detached durably: one of three copies of the configuration is no majority.
+        assert!(!client.write(1).await);
+        event(&world, &events, "quorum lost", |event| {
+            matches!(event, PoolEvent::ConfigQuorumLost { .. })
+        })
+        .await;
+        client.check(1).await;
+        assert_eq!(client.errors.get(), 1, "it is still read");
+        // What was not acknowledged may be there or not; what was is.
+        let (again, _) = {
+            let world = world.clone();
+            world.revive(1);
+            world.revive(2);
+            open(&world, &[0, 1, 2]).await
+        };
+        let volume = again.volume("v").unwrap();
+        let client = client.again(&volume);
+        client.check_all().await;
+        client.check_all().await;
+    });
+}
+
+#[test]
 fn a_device_that_is_missing_at_open_is_detached_before_anything_is_served() {
     let world = SimWorld::seeded(23);
     world.run(async {
@@ -128,7 +239,7 @@ fn a_device_that_is_missing_at_open_is_detached_before_anything_is_served() {
         pool.device_online("d1", source(&world, 1)).await.unwrap();
         event(&world, &events, "attach", is_attached).await;
         until(&world, 60, "resync", || is_whole(&volume)).await;
-        plexes_are_the_same(&world, &pool, &volume);
+        plexes_are_the_same(&world, &pool, &volume).await;
         client.check_all().await;
     });
 }

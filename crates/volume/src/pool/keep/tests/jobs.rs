@@ -108,7 +108,7 @@ fn a_volume_migrates_with_its_keys_to_another_layout_under_load() {
             world.device(0).sleep(Duration::from_secs(2)).await;
             client.check_all().await;
             assert_eq!(client.errors.get(), 0);
-            plexes_are_the_same(&world, &pool, &volume);
+            plexes_are_the_same(&world, &pool, &volume).await;
             for device in ["d0", "d1", "d2"] {
                 assert!(is_empty(&pool, device).await, "{device}");
             }
@@ -178,7 +178,7 @@ fn a_job_is_paused_resumed_slowed_and_cancelled() {
             .unwrap();
         pool.job_control("v", JobControl::Rate(None)).await.unwrap();
         event(&world, &events, "done", is_done).await;
-        plexes_are_the_same(&world, &pool, &volume);
+        plexes_are_the_same(&world, &pool, &volume).await;
         for expected in ["JobPaused", "JobResumed", "JobCancelled"] {
             assert!(events.any(|event| format!("{event:?}").starts_with(expected)));
         }
@@ -257,7 +257,7 @@ fn a_device_is_evacuated_and_replaced_under_load() {
             client.check_all().await;
         }
         for volume in pool.volumes() {
-            plexes_are_the_same(&world, &pool, &volume);
+            plexes_are_the_same(&world, &pool, &volume).await;
         }
     });
 }
@@ -302,7 +302,7 @@ fn a_dead_device_is_replaced_from_the_mirror() {
         client.stop();
         world.device(1).sleep(Duration::from_secs(1)).await;
         assert_eq!(client.errors.get(), 0);
-        plexes_are_the_same(&world, &pool, &volume);
+        plexes_are_the_same(&world, &pool, &volume).await;
         client.check_all().await;
         assert_eq!(volume.record().plexes.len(), 2);
     });
@@ -374,7 +374,7 @@ fn growing_and_punching_holes_while_a_mirror_is_added() {
         world.device(0).sleep(Duration::from_secs(1)).await;
         until(&world, 30, "whole", || is_whole(&volume)).await;
         assert_eq!(client.errors.get(), 0);
-        plexes_are_the_same(&world, &pool, &volume);
+        plexes_are_the_same(&world, &pool, &volume).await;
         for block in 0..(8 * MIB / BLOCK) as usize {
             client.check(block).await;
         }
