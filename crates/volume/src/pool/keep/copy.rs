@@ -120,6 +120,35 @@ impl<D: BlockDevice> Pool<D> {
         let ended: RefCell<Vec<Ended>> = RefCell::default();
         let mut running: Tasks<'_, u32> = Tasks::new();
         loop {
+            // A copier that has nothing to wait for must not keep the others of its thread from going on.
+            futures_lite::future::yield_now().await;
+            for outcome in ended.borrow_mut().drain(..) {
+                match outcome {
+                    Ended::Copied(region) => {
+                        self.copied(volume, clock.now());
+                        copied.push(region);
+                    }
+                    Ended::Settled(region) => {
+                        self.copied(volume, clock.now());
+                        settled.insert(region);
+                    }
+                    // The volume has grown, perhaps: its regions are others now.
+                    Ended::Stopped(region) => {
+                        skipped.insert(region);
+                    }
+                    Ended::Lost(region, ranges) => {
+                        skipped.insert(region);
+                        lost.extend(ranges.into_iter().map(|range| ByteRange {
+                            offset_bytes: range.start,
+                            length_bytes: range.end - range.start,
+                        }));
+                    }
+                    Ended::Failed(region, error) => {
+                        skipped.insert(region);
+                        failure.get_or_insert(error);
+                    }
+                }
+            }
             // What is still to be done; a region that was copied waits for `finish` and is not copied again.
             let record = volume.record();
             let busy = running.count(|_| true);
@@ -173,33 +202,6 @@ impl<D: BlockDevice> Pool<D> {
                 break;
             }
             running.run(pending()).await;
-            for outcome in ended.borrow_mut().drain(..) {
-                match outcome {
-                    Ended::Copied(region) => {
-                        self.copied(volume, clock.now());
-                        copied.push(region);
-                    }
-                    Ended::Settled(region) => {
-                        self.copied(volume, clock.now());
-                        settled.insert(region);
-                    }
-                    // The volume has grown, perhaps: its regions are others now.
-                    Ended::Stopped(region) => {
-                        skipped.insert(region);
-                    }
-                    Ended::Lost(region, ranges) => {
-                        skipped.insert(region);
-                        lost.extend(ranges.into_iter().map(|range| ByteRange {
-                            offset_bytes: range.start,
-                            length_bytes: range.end - range.start,
-                        }));
-                    }
-                    Ended::Failed(region, error) => {
-                        skipped.insert(region);
-                        failure.get_or_insert(error);
-                    }
-                }
-            }
         }
         drop(running);
         self.copy_ended(volume, clock.now(), lost, failure, pacer.is_stopped());
