@@ -8,7 +8,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::Daemon;
+use common::{Daemon, text};
 use initiator::{Config, ReservationType, Session};
 use scsi::Lun;
 use serde_json::{Value, json};
@@ -347,6 +347,121 @@ fn jobs_are_paused_limited_cancelled_and_outlive_the_daemon() {
     );
     check(&mut log_in(&daemon), 6);
     daemon.fails(5, &["job", "cancel", "v"]);
+}
+
+#[test]
+fn a_device_fails_comes_back_and_is_evacuated() {
+    let daemon = daemon(4);
+    volume(
+        &daemon,
+        &["--mirrors", "2", "--on", "d1,d2", "--keys-on", "d1,d2,d3"],
+    );
+    let mut vm = log_in(&daemon);
+    fill(&mut vm, 7);
+    let failed = daemon.json(&["device", "fail", "d2"]);
+    assert_eq!(failed["state"], "failed");
+    let shown = daemon.json(&["volume", "show", "v"]);
+    assert_eq!(
+        (&shown["health"], &shown["state"]),
+        (&json!("degraded"), &json!("online"))
+    );
+    assert_eq!(daemon.json(&["pool", "show"])["state"], "degraded");
+    let message = daemon.fails(6, &["device", "fail", "d1"]);
+    assert!(
+        message.contains('v'),
+        "it says what would be lost: {message}"
+    );
+    fill(&mut vm, 8);
+    let back = daemon.json(&["device", "online", "d2"]);
+    assert_ne!(back["state"], "failed");
+    eventually("the resync", || {
+        daemon.json(&["volume", "show", "v"])["health"] == "good"
+    });
+    assert_eq!(
+        wait(&daemon, &["volume", "verify", "v"])["verified"]["mismatched_bytes"],
+        0
+    );
+    check(&mut vm, 8);
+    for event in [
+        "device-failed",
+        "plex-detached",
+        "device-back",
+        "plex-attached",
+    ] {
+        assert!(!events(&daemon, event).is_empty(), "{event}");
+    }
+    assert!(events(&daemon, "device-failed")[0]["by"]["uid"].is_u64());
+
+    daemon.fails(6, &["device", "remove", "d1"]);
+    daemon.json(&["volume", "delete", "v", "--force"]);
+    volume(&daemon, &["--on", "d1", "--keys-on", "d2,d3,d4"]);
+    let message = daemon.fails(6, &["device", "evacuate", "d1"]);
+    assert!(message.contains('v'), "v keeps to d1: {message}");
+    let replaced = wait(&daemon, &["device", "replace", "d1", "d4"]);
+    assert_eq!(replaced["jobs"][0]["job"], "replace");
+    assert_eq!(
+        daemon.json(&["volume", "show", "v"])["devices"],
+        json!(["d4"])
+    );
+}
+
+#[test]
+fn a_pool_moves_to_another_daemon_with_volumes_grants_and_keys() {
+    let old = daemon(2);
+    let devices = old.json(&["device", "list"]);
+    let roles: Vec<&str> = devices
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| device["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["data", "data", "witness"]);
+    volume(&old, &["--mirrors", "2"]);
+    let mut vm = log_in(&old);
+    vm.register(lun(), 0, 0xa1, false).unwrap();
+    fill(&mut vm, 9);
+    let before = (old.json(&["volume", "show", "v"]), old.json(&["keys", "v"]));
+    let message = old.fails(6, &["pool", "export"]);
+    assert!(message.contains(VM), "{message}");
+    vm.logout().unwrap();
+    let exported = old.json(&["pool", "export"]);
+    assert_eq!(exported["volumes"], 1);
+    assert_eq!(old.json(&["pool", "show"])["state"], "empty");
+    assert_eq!(old.json(&["device", "list"]), json!([]));
+    assert_eq!(old.json(&["volume", "list"]), json!([]));
+    old.fails(6, &["pool", "export"]);
+
+    let mut new = Daemon::start();
+    let (d1, d2) = (old.path("d1.img"), old.path("d2.img"));
+    new.fails(5, &["pool", "import", "/nowhere/at/all"]);
+    let imported = new.json(&["pool", "import", text(&d1), text(&d2)]);
+    assert_eq!(imported["uuid"], exported["uuid"]);
+    new.fails(6, &["pool", "import", text(&d1), text(&d2)]);
+    let mut vm = log_in(&new);
+    check(&mut vm, 9);
+    let after = (new.json(&["volume", "show", "v"]), new.json(&["keys", "v"]));
+    for field in ["name", "lun", "uuid", "naa", "size_bytes", "mirrors"] {
+        assert_eq!(after.0[field], before.0[field], "{field}");
+    }
+    for field in ["generation", "registrations"] {
+        assert_eq!(
+            after.1[field], before.1[field],
+            "{field}: also without APTPL"
+        );
+    }
+    // It is there again at the next start, with a witness of its own.
+    eventually("a witness", || {
+        let devices = new.json(&["device", "list"]);
+        let mut devices = devices.as_array().unwrap().iter();
+        devices.len() == 3 && devices.all(|device| device["state"] == "online")
+    });
+    new.kill();
+    new.restart(&PORTAL);
+    check(&mut log_in(&new), 9);
+    // The old daemon can start a pool of its own, or take this one back.
+    new.json(&["pool", "export"]);
+    old.json(&["pool", "import", text(&d1), text(&d2)]);
+    check(&mut log_in(&old), 9);
 }
 
 #[test]

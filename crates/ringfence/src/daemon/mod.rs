@@ -191,9 +191,9 @@ fn serve(
     Ok(server)
 }
 
-/// Asks the kernel for SIGTERM when the parent ends.
+/// Asks the kernel for SIGKILL when the parent ends: a daemon of a test or demo that hangs must not stay behind.
 fn exit_with_parent() -> Result<(), Failure> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| Failure::failed(format!("the parent cannot be watched: {error}")))
 }
 
