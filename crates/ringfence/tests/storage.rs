@@ -394,15 +394,25 @@ fn a_device_fails_comes_back_and_is_evacuated() {
 
     daemon.fails(6, &["device", "remove", "d1"]);
     daemon.json(&["volume", "delete", "v", "--force"]);
-    volume(&daemon, &["--on", "d1", "--keys-on", "d2,d3,d4"]);
-    let message = daemon.fails(6, &["device", "evacuate", "d1"]);
-    assert!(message.contains('v'), "v keeps to d1: {message}");
-    let replaced = wait(&daemon, &["device", "replace", "d1", "d4"]);
+    let create = ["volume", "create", "v", "--size", "32M", "--on", "d1"];
+    daemon.json(&[&create[..], &["--keys-on", "d2,d3,d4"]].concat());
+    let moved = wait(&daemon, &["device", "evacuate", "d1"]);
+    assert_eq!(moved["jobs"][0]["job"], "evacuate");
+    let devices = daemon.json(&["volume", "show", "v"])["devices"].clone();
+    let from = names(&devices)[0];
+    assert_ne!(from, "d1");
+    daemon.json(&["device", "remove", "d1"]);
+    daemon.add_device("d5", "128M");
+    let replaced = wait(&daemon, &["device", "replace", from, "d5"]);
     assert_eq!(replaced["jobs"][0]["job"], "replace");
     assert_eq!(
         daemon.json(&["volume", "show", "v"])["devices"],
-        json!(["d4"])
+        json!(["d5"])
     );
+    eventually("the replaced device leaves the pool", || {
+        !events(&daemon, "device-replaced").is_empty()
+    });
+    daemon.fails(5, &["device", "show", from]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub struct AddArgs {
   ringfence device evacuate disk1
   ringfence device evacuate disk1 --rate 200M --detach
 
-Data, keys and logs go to other devices with space, as the volumes' own placement allows. Afterwards the
+Data, keys and logs go to other devices with space, to those of the volumes' own --on first. Afterwards the
 device can be taken out with 'ringfence device remove'.")]
 pub struct EvacuateArgs {
     /// The device's name
@@ -82,9 +82,9 @@ pub struct EvacuateArgs {
 #[command(after_help = "Examples:
   ringfence device add disk4 /dev/disk/by-id/nvme-NEW
   ringfence device replace disk1 disk4
-  ringfence device remove disk1
 
-A device that is dead can be replaced as well: what was on it is copied from the mirrors.")]
+When all is copied the old device leaves the pool. A dead one can be replaced as well: what was on it is copied
+from the mirrors.")]
 pub struct ReplaceArgs {
     /// The device that goes
     #[arg(value_parser = object_name)]
