@@ -23,7 +23,7 @@ use crate::volume_model::{Atomic, SECTOR, SPOT_SECTORS};
 /// A client that reads and writes for ever.
 pub async fn data_client(life: Rc<Life>) {
     loop {
-        let pause = life.below(400);
+        let pause = life.below(400) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
             life.sleep(Duration::from_millis(5)).await;
@@ -244,7 +244,7 @@ async fn read(life: &Life, number: u32) {
 /// A client that registers, reserves and preempts for ever.
 pub async fn keys_client(life: Rc<Life>) {
     loop {
-        let pause = life.below(1500);
+        let pause = life.below(1500) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
             life.sleep(Duration::from_millis(5)).await;

@@ -8,13 +8,31 @@ use crate::owners::{Owners, locate};
 
 /// The first thing that is not as it should be, or `None`.
 pub async fn unhealthy(pool: &Pool<SimDevice>) -> Option<String> {
+    if let Some(problem) = weak(pool).await {
+        return Some(problem);
+    }
+    for volume in pool.volumes() {
+        let record = volume.record();
+        let stale = (0..record.plexes.len()).find(|plex| volume.stale_bytes(*plex) > 0);
+        let problem = if let Some(plex) = stale {
+            format!("plex {plex} is stale in part")
+        } else if volume.unsettled_bytes() > 0 {
+            "something is not settled".into()
+        } else if let Some(job) = &record.job {
+            format!("{job:?}")
+        } else {
+            continue;
+        };
+        return Some(format!("volume {}: {problem}", record.name));
+    }
+    None
+}
+
+/// The first thing without which the pool could lose one thing less than it should; jobs may be under way.
+pub async fn weak(pool: &Pool<SimDevice>) -> Option<String> {
     for info in pool.devices().await {
-        if !info.present
-            || !info.online
-            || info.failed.is_some()
-            || !info.config_current
-            || info.abandoned > 0
-        {
+        let whole = info.present && info.online && info.config_current;
+        if !whole || info.failed.is_some() || info.abandoned > 0 {
             return Some(format!("{info:?}"));
         }
     }
@@ -38,15 +56,6 @@ async fn ill(volume: &Volume<SimDevice>) -> Option<String> {
         if !plex.is_attached() {
             return Some(format!("plex {position} is detached"));
         }
-        if volume.stale_bytes(position) > 0 {
-            return Some(format!("plex {position} is stale in part"));
-        }
-    }
-    if volume.unsettled_bytes() > 0 {
-        return Some("something is not settled".into());
-    }
-    if record.job.is_some() {
-        return Some("a job".into());
     }
     let region = match volume.private_region() {
         Ok(region) => region,

@@ -5,13 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use volume::block_device::aligned_buffer;
+use volume::block_device::{BlockDevice as _, aligned_buffer};
 use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
 
 use crate::clients::{data_client, keys_client};
-use crate::health::compare_plexes;
-use crate::nemesis::{end_if_healthy, lift, nemesis};
+use crate::health::{compare_plexes, unhealthy};
+use crate::jobs::{cancel_all, resume_all};
+use crate::nemesis::{bring_online, end_if_healthy, lift, nemesis};
 use crate::operator::operator;
 use crate::plan::{Plan, Plant};
 use crate::state::{Counters, Life, Model, boot_id};
@@ -181,6 +182,8 @@ impl History {
                 quiet: Cell::new(false),
                 poisoned: RefCell::default(),
             });
+            let keeper = life.pool.clone();
+            drop(spawn(async move { keeper.keep().await }));
             for _ in 0..plan.clients {
                 drop(spawn(data_client(life.clone())));
             }
@@ -193,7 +196,7 @@ impl History {
             }
             for _ in 0..plan.looks {
                 let longest = if random.one_in(8) { 20_000 } else { 2_000 };
-                let pause = random.below(longest);
+                let pause = random.below(longest) * life.pace();
                 life.sleep(Duration::from_micros(pause)).await;
                 look(&life, &mut random, boot);
                 end_if_healthy(&life).await;
@@ -267,6 +270,18 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
             let opened = verify::open(&world, &mut model, &life.counters, random, boot).await;
             if let Some(opened) = opened {
                 verify::check(&opened.pool, &mut model, &life.counters).await;
+                if random.one_in(2) {
+                    // The keeper begins to repair, and nothing of it shows.
+                    let keeper = opened.pool.clone();
+                    let keeper = spawn(async move { keeper.keep().await });
+                    let most = [3_000, 300_000, 10_000_000][random.below(3) as usize];
+                    world
+                        .device(0)
+                        .sleep(Duration::from_micros(random.below(most)))
+                        .await;
+                    verify::check(&opened.pool, &mut model, &life.counters).await;
+                    keeper.cancel();
+                }
                 if let Some(problem) = &opened.owners.lock().violation {
                     violation(problem);
                 }
@@ -279,25 +294,40 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
     }
 }
 
-/// Lets everything that is under way end.
+/// Lets everything that is under way end, heals everything, and compares all plexes.
 async fn settle(life: &Life) {
     life.quiet.set(true);
-    lift(life);
-    for _ in 0..1000 {
-        life.sleep(Duration::from_millis(100)).await;
-        if life.active.borrow().is_empty() {
-            compare(life).await;
-            return;
+    lift(life).await;
+    let begun = life.world.time();
+    let mut problem = None;
+    for round in 0..200 {
+        life.sleep(Duration::from_secs(1 + round / 4)).await;
+        judge(life);
+        bring_online(life).await;
+        if round % 20 == 0 {
+            resume_all(life).await;
         }
+        if round == 150 {
+            cancel_all(life).await;
+        }
+        problem = match unhealthy(&life.pool).await {
+            None if life.active.borrow().is_empty() => {
+                end_if_healthy(life).await;
+                compare(life).await;
+                return;
+            }
+            None => Some(format!("{:?}", life.active.borrow())),
+            problem => problem,
+        };
     }
-    judge(life);
-    if life.model.borrow().trouble.is_some() {
-        return;
+    // What an error left behind in a volume that could not do without the disk may need a restart.
+    let poisoned = !life.poisoned.borrow().is_empty();
+    if !poisoned && let Some(problem) = problem {
+        violation(&format!(
+            "it does not become whole in {:?}: {problem}",
+            life.world.time() - begun
+        ));
     }
-    violation(&format!(
-        "operations do not end: {:?}",
-        life.active.borrow()
-    ));
 }
 
 /// When everything is whole and nothing is in flight, all plexes of a volume are the same.

@@ -11,6 +11,7 @@ mod clients;
 pub mod content;
 mod health;
 mod history;
+mod jobs;
 mod nemesis;
 mod operator;
 pub mod owners;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use volume::VolumeRecord;
-use volume::sim::{Effect, Fault, Operations};
+use volume::sim::{Effect, Fault, Operations, SimDevice};
+use volume::{DeviceSource, Volume};
 
-use crate::health::unhealthy;
+use crate::health::{unhealthy, weak};
 use crate::state::{Ill, Life, Trouble};
+use crate::verify::path_of;
 use crate::violation::trace;
 
 /// Brings trouble, and takes it away again, for ever.
@@ -31,7 +32,7 @@ pub async fn nemesis(life: Rc<Life>) {
                     let patience = life.below(30);
                     life.sleep(Duration::from_secs(patience)).await;
                 }
-                lift(&life);
+                lift(&life).await;
             }
             _ => {}
         }
@@ -39,22 +40,22 @@ pub async fn nemesis(life: Rc<Life>) {
 }
 
 /// Whether everything in it is there without the device.
-fn does_without(record: &VolumeRecord, device: uuid::Uuid) -> bool {
-    let plex = record
-        .plexes
-        .iter()
-        .any(|plex| plex.is_attached() && !plex.is_on(device));
+fn does_without(volume: &Volume<SimDevice>, device: uuid::Uuid) -> bool {
+    let record = volume.record();
+    let plex = record.plexes.iter().enumerate().any(|(position, plex)| {
+        plex.is_attached() && !plex.is_on(device) && volume.stale_bytes(position) == 0
+    });
     let away = record
         .keys
         .iter()
         .filter(|keys| keys.extent.device == device)
         .count();
-    plex && away * 2 < record.keys.len()
+    plex && volume.unsettled_bytes() == 0 && away * 2 < record.keys.len()
 }
 
 async fn begin(life: &Life) {
     // Only where nothing else is wrong: what two troubles together may do is another question.
-    if unhealthy(&life.pool).await.is_some() {
+    if weak(&life.pool).await.is_some() {
         return;
     }
     let devices = life.pool.devices().await;
@@ -70,13 +71,12 @@ async fn begin(life: &Life) {
         .pool
         .volumes()
         .iter()
-        .map(|volume| volume.record())
-        .filter(|record| quorum && does_without(record, info.uuid))
-        .filter_map(|record| crate::owners::number_of(&record.name))
+        .filter(|volume| quorum && does_without(volume, info.uuid))
+        .filter_map(|volume| crate::owners::number_of(&volume.record().name))
         .collect();
     let half = life.world.device(disk);
     let middle = volume::block_device::BlockDevice::size_bytes(&*half) / 2;
-    let (kind, ill, fault) = match life.below(9) {
+    let (kind, ill, fault) = match life.below(10) {
         0 => ("dies", Ill::Dead, None),
         1 => ("hangs", Ill::Hanging, None),
         2 => {
@@ -124,6 +124,7 @@ async fn begin(life: &Life) {
             Ill::Faulty,
             Some(Fault::new(Effect::Error).on(Operations::READS).once()),
         ),
+        8 => ("device fail", Ill::Failed, None),
         _ => ("slow", Ill::Faulty, None),
     };
     trace!(
@@ -138,6 +139,13 @@ async fn begin(life: &Life) {
         lifted: None,
     });
     match (ill, fault) {
+        (Ill::Failed, _) => {
+            let _active = life.begin("device fail", 0);
+            if let Err(error) = life.pool.device_fail(&info.name).await {
+                trace!("  device fail refused: {error}");
+                life.refused("device fail");
+            }
+        }
         (Ill::Dead, _) => life.world.die(disk),
         (Ill::Hanging, _) => life.world.hang(disk),
         (_, Some(fault)) => life.world.inject(disk, fault),
@@ -146,15 +154,50 @@ async fn begin(life: &Life) {
 }
 
 /// The disk is well again; what it did remains to be repaired.
-pub fn lift(life: &Life) {
-    let mut model = life.model.borrow_mut();
-    if let Some(trouble) = &mut model.trouble {
-        trace!(
-            "{:?} disk {} is well again",
-            life.world.time(),
-            trouble.disk
-        );
-        trouble.heal(&life.world);
+pub async fn lift(life: &Life) {
+    {
+        let mut model = life.model.borrow_mut();
+        let Some(trouble) = &mut model.trouble else {
+            return;
+        };
+        if trouble.lifted.is_none() {
+            trace!(
+                "{:?} disk {} is well again",
+                life.world.time(),
+                trouble.disk
+            );
+            trouble.heal(&life.world);
+        }
+    }
+    bring_online(life).await;
+}
+
+/// Brings devices back that were given up, as an operator does.
+pub async fn bring_online(life: &Life) {
+    let Some(disk) = life
+        .model
+        .borrow()
+        .trouble
+        .as_ref()
+        .filter(|t| t.lifted.is_some())
+        .map(|t| t.disk)
+    else {
+        return;
+    };
+    for info in life.pool.devices().await {
+        let away = info.failed.is_some() || !info.online || !info.present;
+        if away && life.owners.lock().disk_of(info.uuid) == Some(disk) {
+            let source = DeviceSource {
+                path: path_of(disk),
+                device: life.world.device(disk),
+            };
+            let result = life.pool.device_online(&info.name, source).await;
+            trace!(
+                "{:?} device online: {:?}",
+                life.world.time(),
+                result.map(|_| ())
+            );
+        }
     }
 }
 

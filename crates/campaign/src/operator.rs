@@ -8,6 +8,7 @@ use volume::pool::{LayoutRequest, PoolErrorKind};
 use volume::sim::Random;
 use volume::{CreateVolume, DeviceSource, PoolError};
 
+use crate::jobs::job;
 use crate::state::{Life, Model, Pending};
 use crate::verify::path_of;
 use crate::violation::{trace, violation};
@@ -18,10 +19,14 @@ const MIB: u64 = 1 << 20;
 /// An operator who goes on for ever.
 pub async fn operator(life: Rc<Life>) {
     loop {
-        let pause = life.below(6000);
+        let pause = life.below(6000) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
             life.sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        if life.one_in(3) {
+            job(&life).await;
             continue;
         }
         match life.below(12) {
@@ -38,7 +43,11 @@ pub async fn operator(life: Rc<Life>) {
 
 /// Whether the operation went well; an error that nothing explains ends the history. `Err(true)` is a refusal, after which
 /// everything is as before; after `Err(false)` nobody knows before the pool is opened again.
-fn went_well<T>(life: &Life, kind: &'static str, result: Result<T, PoolError>) -> Result<T, bool> {
+pub fn went_well<T>(
+    life: &Life,
+    kind: &'static str,
+    result: Result<T, PoolError>,
+) -> Result<T, bool> {
     match result {
         Ok(value) => {
             life.done(kind);

@@ -34,6 +34,8 @@ pub struct Plan {
     pub operators: u64,
     /// Operators work on the same volume at the same time.
     pub clashes: bool,
+    /// How many times slower than at full speed clients and operators work.
+    pub pace: u64,
     /// Side looks at what a crash would leave, in each life.
     pub looks: u64,
     /// Volumes at the same time at most.
@@ -56,6 +58,7 @@ impl Plan {
             clients: random.within(1..6),
             operators: 1 + random.below(2),
             clashes: random.one_in(3),
+            pace: [1, 1, 10, 100][random.below(4) as usize],
             looks: random.within(10..40),
             volumes: random.within(1..5) as usize,
             troubles: random.one_in(2) && plant.is_none(),

@@ -43,6 +43,8 @@ pub enum Ill {
     Hanging,
     /// Something goes wrong now and then.
     Faulty,
+    /// An operator said that it broke.
+    Failed,
 }
 
 /// A disk that is in trouble; one at a time.
@@ -69,7 +71,7 @@ impl Trouble {
 
     /// The program stopped: a disk that hung does so no more.
     fn stopped(&mut self, world: &SimWorld) {
-        if self.ill != Ill::Dead {
+        if matches!(self.ill, Ill::Hanging | Ill::Faulty) {
             self.heal(world);
         }
     }
@@ -84,6 +86,8 @@ pub struct Model {
     pub closing: BTreeSet<u32>,
     /// Disks of the pool by name of the device.
     pub devices: BTreeMap<String, usize>,
+    /// Devices that another one replaces: they go when that is done.
+    pub leaving: BTreeSet<String>,
     /// What may have happened.
     pub pending: BTreeMap<u64, Pending>,
     /// The disk in trouble.
@@ -101,6 +105,7 @@ impl Model {
                 .collect(),
             closing: self.closing.clone(),
             devices: self.devices.clone(),
+            leaving: self.leaving.clone(),
             pending: self
                 .pending
                 .iter()
@@ -293,6 +298,13 @@ impl Life {
             .copied()
             .collect();
         self.random.borrow_mut().pick(&open).copied()
+    }
+
+    /// How many times slower than at full speed clients and operators work: while a disk is in trouble, everybody waits
+    /// for seconds.
+    pub fn pace(&self) -> u64 {
+        let trouble = self.model.borrow().trouble.is_some();
+        self.plan.pace * if trouble { 20 } else { 1 }
     }
 
     /// Notes that a volume met an error.

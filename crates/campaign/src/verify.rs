@@ -74,7 +74,8 @@ pub async fn open(
 /// Whether the disk in trouble can take the pool with it.
 fn may_be_away(model: &Model) -> bool {
     let removed = |pending: &&Pending| matches!(pending, Pending::DeviceRemove(_));
-    let certain = model.devices.len() - model.pending.values().filter(removed).count();
+    let leaving = model.pending.values().filter(removed).count() + model.leaving.len();
+    let certain = model.devices.len().saturating_sub(leaving);
     let ill = model
         .trouble
         .as_ref()
@@ -108,11 +109,13 @@ async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owner
         let removed = model
             .pending
             .values()
-            .any(|p| matches!(p, Pending::DeviceRemove(n) if n == name));
+            .any(|p| matches!(p, Pending::DeviceRemove(n) if n == name))
+            || model.leaving.contains(name);
         if !found.contains_key(name) && !removed {
             violation(&format!("device {name} is gone"));
         }
     }
+    model.leaving.retain(|name| found.contains_key(name));
     model.devices = found;
 }
 
