@@ -148,13 +148,14 @@ async fn write_atomic(life: &Life, number: u32) {
         });
     });
     let result = volume.write_atomic(sectors.start * SECTOR, data).await;
-    let ok = ended(life, number, "write atomic", result);
+    if !ended(life, number, "write atomic", result) {
+        // Its intent may be there still: until the pool is opened again it is under way.
+        return;
+    }
     life.on_volume(number, |model, now| {
-        model.end(sectors.clone(), id, ok, now);
+        model.end(sectors.clone(), id, true, now);
         model.atomics.retain(|atomic| atomic.write != id);
-        if ok {
-            model.flushed_part(sectors.clone(), now);
-        }
+        model.flushed_part(sectors.clone(), now);
     });
 }
 
@@ -235,7 +236,7 @@ async fn read(life: &Life, number: u32) {
         let id = life.counters.id();
         life.on_volume(number, |model, now| {
             if let Err(problem) = model.check_read(sectors.clone(), &allowed, &buf, id, now) {
-                violation(&problem);
+                violation(&format!("{problem}; {}", crate::health::describe(&volume)));
             }
         });
     }

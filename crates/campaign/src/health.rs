@@ -111,3 +111,33 @@ pub fn compare_plexes(
     }
     Ok(())
 }
+
+/// The plexes of a volume and what is known of them, for messages.
+pub fn describe(volume: &Volume<SimDevice>) -> String {
+    let record = volume.record();
+    let plexes: Vec<String> = record
+        .plexes
+        .iter()
+        .enumerate()
+        .map(|(position, plex)| {
+            let replaces = plex.replaces.map(|uuid| format!(", replaces {uuid}"));
+            format!(
+                "{} on {} columns, {:?}, {} bytes stale{}",
+                plex.uuid,
+                plex.columns.len(),
+                plex.state,
+                volume.stale_bytes(position),
+                replaces.unwrap_or_default()
+            )
+        })
+        .collect();
+    format!(
+        "plexes [{}], {} bytes unsettled, job {:?}",
+        plexes.join("; "),
+        volume.unsettled_bytes(),
+        record
+            .job
+            .as_ref()
+            .map(|job| (&job.kind, &job.fresh, &job.retire, job.paused))
+    )
+}

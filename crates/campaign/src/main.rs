@@ -1,5 +1,6 @@
 //! The long campaign, run by `cargo xtask sim`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -40,8 +41,13 @@ struct Arguments {
     command: String,
 }
 
+/// A history that takes longer goes round in circles.
+const HISTORY_LIMIT: Duration = Duration::from_secs(120);
+
 #[derive(Default)]
 struct Progress {
+    /// Histories that run, and since when.
+    running: BTreeMap<u64, Instant>,
     summary: Summary,
     failures: Vec<Failure>,
 }
@@ -70,8 +76,11 @@ fn main() -> ExitCode {
         for _ in 0..threads {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
-                    let result = run(next.fetch_add(1, Ordering::SeqCst), arguments.plant);
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    progress.lock().running.insert(seed, Instant::now());
+                    let result = run(seed, arguments.plant);
                     let mut progress = progress.lock();
+                    progress.running.remove(&seed);
                     match result {
                         Ok(summary) => progress.summary.add(&summary),
                         Err(failure) => {
@@ -97,6 +106,12 @@ fn main() -> ExitCode {
             let mut told = Instant::now();
             while !stop.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(100));
+                let stuck = |(_, since): &(&u64, &Instant)| since.elapsed() > HISTORY_LIMIT;
+                if let Some((seed, _)) = progress.lock().running.iter().find(stuck) {
+                    println!("seed {seed}: VIOLATION something goes round in circles");
+                    println!("  replay: {} --replay --seed {seed}", arguments.command);
+                    std::process::exit(1);
+                }
                 if told.elapsed() >= Duration::from_secs(10) {
                     told = Instant::now();
                     let progress = progress.lock();

@@ -50,7 +50,15 @@ fn does_without(volume: &Volume<SimDevice>, device: uuid::Uuid) -> bool {
         .iter()
         .filter(|keys| keys.extent.device == device)
         .count();
-    plex && volume.unsettled_bytes() == 0 && away * 2 < record.keys.len()
+    // A job may end with nothing but its fresh plexes.
+    let job = record.job.as_ref().is_none_or(|job| {
+        let fresh = record
+            .plexes
+            .iter()
+            .filter(|plex| job.fresh.contains(&plex.uuid));
+        job.fresh.is_empty() || fresh.clone().all(|plex| !plex.is_on(device))
+    });
+    plex && job && volume.unsettled_bytes() == 0 && away * 2 < record.keys.len()
 }
 
 async fn begin(life: &Life) {

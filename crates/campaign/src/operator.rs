@@ -54,7 +54,9 @@ pub fn went_well<T>(
             Ok(value)
         }
         Err(error) => {
-            let refused = !matches!(error.kind(), PoolErrorKind::Failed);
+            // The volume may have been deleted meanwhile.
+            let refused = !matches!(error.kind(), PoolErrorKind::Failed)
+                || error.to_string().contains("it was deleted");
             trace!("  {kind} refused: {error}");
             if !refused && life.model.borrow().trouble.is_none() {
                 violation(&format!(

@@ -249,7 +249,7 @@ async fn data(
         }
         let (id, now) = (counters.id(), counters.tick());
         if let Err(problem) = expected.check_read(sectors, &allowed, &buf, id, now) {
-            violation(&problem);
+            violation(&format!("{problem}; {}", crate::health::describe(volume)));
         }
     }
     expected.atomics.clear();
