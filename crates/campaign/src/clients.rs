@@ -149,7 +149,10 @@ async fn write_atomic(life: &Life, number: u32) {
     });
     let result = volume.write_atomic(sectors.start * SECTOR, data).await;
     if !ended(life, number, "write atomic", result) {
-        // Its intent may be there still: until the pool is opened again it is under way.
+        // Its intent may be there still: until the pool is opened again it is under way. What failed may be torn.
+        life.on_volume(number, |model, _| {
+            model.atomics.retain(|atomic| atomic.write != id)
+        });
         return;
     }
     life.on_volume(number, |model, now| {

@@ -12,7 +12,7 @@ use volume::{DeviceSource, Pool};
 use crate::clients::{data_client, keys_client};
 use crate::health::{compare_plexes, unhealthy};
 use crate::jobs::{cancel_all, resume_all};
-use crate::nemesis::{bring_online, end_if_healthy, lift, nemesis};
+use crate::nemesis::{end_if_healthy, lift, nemesis};
 use crate::operator::operator;
 use crate::plan::{Plan, Plant};
 use crate::state::{Counters, Life, Model, boot_id};
@@ -303,7 +303,7 @@ async fn settle(life: &Life) {
     for round in 0..200 {
         life.sleep(Duration::from_secs(1 + round / 4)).await;
         judge(life);
-        bring_online(life).await;
+        lift(life).await;
         if round % 20 == 0 {
             resume_all(life).await;
         }

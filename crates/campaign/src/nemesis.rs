@@ -135,6 +135,9 @@ async fn begin(life: &Life) {
         8 => ("device fail", Ill::Failed, None),
         _ => ("slow", Ill::Faulty, None),
     };
+    if life.quiet.get() {
+        return;
+    }
     trace!(
         "{:?} disk {disk}: {kind}; {tolerant:?} do without it",
         life.world.time()
@@ -149,9 +152,12 @@ async fn begin(life: &Life) {
     match (ill, fault) {
         (Ill::Failed, _) => {
             let _active = life.begin("device fail", 0);
-            if let Err(error) = life.pool.device_fail(&info.name).await {
-                trace!("  device fail refused: {error}");
-                life.refused("device fail");
+            match life.pool.device_fail(&info.name).await {
+                Ok(()) => life.done("device fail"),
+                Err(error) => {
+                    trace!("  device fail refused: {error}");
+                    life.refused("device fail");
+                }
             }
         }
         (Ill::Dead, _) => life.world.die(disk),
@@ -181,7 +187,7 @@ pub async fn lift(life: &Life) {
 }
 
 /// Brings devices back that were given up, as an operator does.
-pub async fn bring_online(life: &Life) {
+async fn bring_online(life: &Life) {
     let Some(disk) = life
         .model
         .borrow()
