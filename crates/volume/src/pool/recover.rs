@@ -279,7 +279,7 @@ impl<D: BlockDevice> Pool<D> {
             Err(_) => {
                 inner.commit(changes).await?;
                 volume.close().await;
-                self.open_in_place(&inner, record).await?
+                self.open_in_place(&mut inner, record).await?
             }
         };
         reserved.committed();
@@ -302,17 +302,17 @@ impl<D: BlockDevice> Pool<D> {
         }
         volume.close().await;
         let record = VolumeRecord::clone(&volume.record());
-        self.open_in_place(&inner, record).await
+        self.open_in_place(&mut inner, record).await
     }
 
-    async fn open_in_place(
+    pub(super) async fn open_in_place(
         &self,
-        inner: &Inner<D>,
+        inner: &mut Inner<D>,
         record: VolumeRecord,
     ) -> Result<Arc<Volume<D>>, PoolError> {
         let map = Arc::new(map_of(&record)?);
         let lun = record.lun;
-        let opened = Arc::new(
+        let mut opened = Arc::new(
             open_volume(
                 &inner.devices,
                 record,
@@ -323,6 +323,10 @@ impl<D: BlockDevice> Pool<D> {
             )
             .await,
         );
+        if let Some(store) = &mut inner.config {
+            let detached = self.detach_missing(store, &inner.devices, vec![opened.clone()]);
+            opened = detached.await?.pop().unwrap_or(opened);
+        }
         self.update_volumes(|volumes| volumes.insert(lun, opened.clone()));
         Ok(opened)
     }

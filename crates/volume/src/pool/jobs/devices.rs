@@ -300,11 +300,30 @@ impl<D: BlockDevice> Pool<D> {
                 volume.publish(VolumeRecord::clone(&record), layout);
             }
         }
+        // And those that could not be served without it are opened again.
+        let mut served = Vec::new();
+        for volume in self.volumes() {
+            let record = VolumeRecord::clone(&volume.record());
+            let concerned =
+                volume.fault().is_some() && record.extents().any(|extent| extent.device == uuid);
+            if concerned
+                && self
+                    .open_in_place(&mut inner, record)
+                    .await?
+                    .fault()
+                    .is_none()
+            {
+                served.push(volume.record().name.clone());
+            }
+        }
         drop(inner);
         self.keeper.device_is_back(uuid);
         self.keeper.tell(PoolEvent::DeviceBack {
             device: name.into(),
         });
+        for volume in served {
+            self.keeper.tell(PoolEvent::VolumeServedAgain { volume });
+        }
         self.keeper.wake();
         self.device(name).await
     }

@@ -140,6 +140,8 @@ impl<D: BlockDevice> Pool<D> {
         }
         if outcome.is_ok() {
             outcome = self.commit_jobs(&begun).await;
+        } else if let Some(gone) = self.deleted(&begun).await {
+            outcome = Err(PoolError::NoSuchVolume { name: gone });
         }
         let started = match &outcome {
             Ok(()) => true,
@@ -180,6 +182,16 @@ impl<D: BlockDevice> Pool<D> {
         }
         self.keeper.wake();
         Ok(infos)
+    }
+
+    /// The name of one that was deleted meanwhile.
+    async fn deleted(&self, begun: &[Begun<D>]) -> Option<String> {
+        let inner = self.inner.lock().await;
+        let volumes = &inner.config().ok()?.volumes;
+        begun
+            .iter()
+            .find(|begun| !volumes.contains_key(&begun.base.uuid))
+            .map(|begun| begun.base.name.clone())
     }
 
     async fn commit_jobs(&self, begun: &[Begun<D>]) -> Result<(), PoolError> {

@@ -35,6 +35,9 @@ impl<D: BlockDevice> Pool<D> {
             // What cannot be read is read from another plex; the copier and `verify` say what is damaged.
             Reported::ReadFailed(error) => {
                 tracing::warn!(volume = %report.volume, plex = %report.plex, error, "a read failed");
+                if let Some(device) = report.device {
+                    state.devices.entry(device).or_default().check_end = true;
+                }
                 return;
             }
             Reported::Hung { seconds } => (format!("no answer for {seconds} seconds"), true),
@@ -325,6 +328,10 @@ impl<D: BlockDevice> Pool<D> {
         device: Uuid,
         reason: &str,
     ) -> Result<(), PoolError> {
+        // Before the lock: a commit that waits for this very device has it, and waits no longer.
+        if let Some(opened) = self.handle_of(device) {
+            opened.fail(reason.to_owned());
+        }
         let mut inner = self.inner.lock().await;
         if let Some(opened) = inner.devices.get(&device) {
             opened.fail(reason.to_owned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::PoolEvent;
-use crate::block_device::BlockDevice;
+use crate::block_device::{BlockDevice, IO_ALIGNMENT_BYTES, aligned_buffer};
 use crate::device::{Device, DeviceHealth};
 use crate::label;
 use crate::pool::Pool;
@@ -19,12 +19,16 @@ impl<D: BlockDevice> Pool<D> {
     /// one that hung until it answers again.
     pub(super) async fn look_after(&self, device: Arc<Device<D>>) {
         let uuid = device.uuid();
-        let (suspect, hung, told) = {
+        let (mut suspect, hung, told, check_end) = {
             let mut state = self.keeper.state.lock();
             let known = state.devices.entry(uuid).or_default();
             let suspect = known.suspect.take();
-            (suspect, known.hung_since, known.told)
+            let check_end = std::mem::take(&mut known.check_end);
+            (suspect, known.hung_since, known.told, check_end)
         };
+        if check_end && suspect.is_none() {
+            suspect = self.without_end(&device).await;
+        }
         let broken = match device.health() {
             DeviceHealth::Failed { reason } => Some(reason),
             DeviceHealth::Online => suspect,
@@ -57,6 +61,19 @@ impl<D: BlockDevice> Pool<D> {
             self.probe(&device).await;
         }
         self.keeper.wake();
+    }
+
+    /// Says that the last block of a device cannot be read: a file that was cut short. A write behind its end would make it
+    /// long again, with zeroes in between that nobody wrote.
+    async fn without_end(&self, device: &Device<D>) -> Option<String> {
+        let record = self.snapshot().await.records.get(&device.uuid()).cloned()?;
+        let block = IO_ALIGNMENT_BYTES as u64;
+        let last = (record.data_offset_bytes + record.data_length_bytes).checked_sub(block)?;
+        let reading = device.read(last, aligned_buffer(IO_ALIGNMENT_BYTES));
+        match device.within(PROBE, reading).await {
+            Some((Err(error), _)) => Some(format!("its end cannot be read: {error}")),
+            _ => None,
+        }
     }
 
     fn suspect(&self, device: Uuid, reason: String) {

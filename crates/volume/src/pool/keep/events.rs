@@ -164,6 +164,11 @@ pub enum PoolEvent {
         /// What failed.
         reason: String,
     },
+    /// A volume that was not served can be: what it lacked is back. Whoever serves it takes it from the pool anew.
+    VolumeServedAgain {
+        /// The volume.
+        volume: String,
+    },
     /// A device left the pool because another one has taken its place.
     DeviceReplaced {
         /// Its name.

@@ -7,10 +7,9 @@ use std::time::Duration;
 use futures_lite::future::or;
 use uuid::Uuid;
 
-use super::PoolEvent;
-use super::Retired;
+use super::{PoolEvent, Retired, Snapshot};
 use crate::block_device::BlockDevice;
-use crate::config::{KeysReplica, VolumeRecord};
+use crate::config::{DeviceRecord, DeviceRole, KeysReplica, VolumeRecord};
 use crate::page_store::{Replica, ReplicaHealth, ReplicaInfo};
 use crate::pool::placement::keys_goal;
 use crate::pool::{Pool, PoolError};
@@ -21,6 +20,29 @@ use crate::volume::Volume;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A private region that is busy for longer is looked at another time.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Whether a witness has a use: there are two disks, of which neither may be a majority.
+fn witness_is_needed(devices: &BTreeMap<Uuid, DeviceRecord>) -> bool {
+    let disks = devices.values().filter(|d| d.role == DeviceRole::Data);
+    disks.count() == 2
+}
+
+/// Replicas on a witness that has no use, unless an operator wants them there.
+fn unneeded<D: BlockDevice>(snapshot: &Snapshot<D>, record: &VolumeRecord) -> Vec<Uuid> {
+    if witness_is_needed(&snapshot.records) {
+        return Vec::new();
+    }
+    record
+        .keys
+        .iter()
+        .filter(|keys| {
+            let device = snapshot.records.get(&keys.extent.device);
+            device.is_some_and(|device| device.role == DeviceRole::Witness)
+                && !record.keys_placement.contains(&keys.extent.device)
+        })
+        .map(|keys| keys.uuid)
+        .collect()
+}
 
 impl<D: BlockDevice> Pool<D> {
     /// Looks at the replicas of one volume's keys and does what can be done now.
@@ -52,7 +74,12 @@ impl<D: BlockDevice> Pool<D> {
             .iter()
             .any(|keys| !members.contains(&keys.uuid) && !in_job(&keys.uuid));
         let lost = self.note_lost_keys(&record, &health, clock.now());
-        if well == health.len() && !leftover && members.len() >= usize::from(record.keys_wanted) {
+        let unneeded = unneeded(&snapshot, &record);
+        if well == health.len()
+            && !leftover
+            && unneeded.is_empty()
+            && members.len() >= usize::from(record.keys_wanted)
+        {
             return;
         }
         let done = self
@@ -183,9 +210,22 @@ impl<D: BlockDevice> Pool<D> {
             self.drop_keys(volume, &leftovers).await?;
             return Ok(true);
         }
+        // A witness that is not needed any more is left like one that is dead, but only for another device.
+        for replica in unneeded(&snapshot, record) {
+            if members.contains(&replica) && !dead.contains(&replica) {
+                dead.push(replica);
+            }
+        }
         let good = members.len() - dead.len();
         let new = self.place_keys(volume, record, good, &dead).await?;
         let Some(new) = new else {
+            // One disk is left: a replica beside it would be needed and not help.
+            let unneeded = unneeded(&snapshot, record);
+            if good == 1 && members.len() == 2 && unneeded.iter().any(|gone| dead.contains(gone)) {
+                region.remove_replica(dead[0]).await?;
+                self.drop_keys(volume, &dead[..1]).await?;
+                return Ok(true);
+            }
             return Ok(false);
         };
         region
@@ -233,6 +273,11 @@ impl<D: BlockDevice> Pool<D> {
             .into_iter()
             .filter(|device| !taken.contains(device) && !leaving.contains(device))
             .collect();
+        let free = if free.is_empty() || witness_is_needed(&inner.config()?.devices) {
+            free
+        } else {
+            inner.data_devices(&free)?
+        };
         let goal = keys_goal(usize::from(record.keys_wanted), good + free.len());
         // A dead one is worth replacing by itself; without one, an even number is no better than the odd one below.
         if free.is_empty() || (good >= goal || dead.is_empty() && good + 1 > goal) {

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use event_listener::Event;
 use futures_lite::future::or;
 use uuid::Uuid;
@@ -67,6 +67,8 @@ pub(super) struct Keeper<D> {
     /// There may be something to do.
     wake: Event,
     pub(super) reports: Arc<Reports>,
+    /// The devices as the last look found them.
+    handles: ArcSwap<BTreeMap<Uuid, Arc<Device<D>>>>,
     pub(super) state: parking_lot::Mutex<State<D>>,
     retired: parking_lot::Mutex<Vec<Retired<D>>>,
 }
@@ -78,6 +80,7 @@ impl<D> Default for Keeper<D> {
             early: parking_lot::Mutex::default(),
             wake: Event::new(),
             reports: Arc::default(),
+            handles: ArcSwap::default(),
             state: parking_lot::Mutex::default(),
             retired: parking_lot::Mutex::default(),
         }
@@ -203,6 +206,9 @@ impl<D: BlockDevice> Pool<D> {
                 // No pool: nothing of an earlier one counts.
                 *self.keeper.state.lock() = State::default();
             }
+            self.keeper
+                .handles
+                .store(Arc::new(snapshot.devices.clone()));
             self.scan(&snapshot, &mut tasks);
             let tick = async {
                 match snapshot.devices.values().next() {
@@ -216,6 +222,11 @@ impl<D: BlockDevice> Pool<D> {
                 tasks.drive(clock.sleep(BREATH)).await;
             }
         }
+    }
+
+    /// A device, without the pool's lock.
+    fn handle_of(&self, device: Uuid) -> Option<Arc<Device<D>>> {
+        self.keeper.handles.load().get(&device).cloned()
     }
 
     pub(super) async fn snapshot(&self) -> Snapshot<D> {

@@ -105,6 +105,7 @@ impl<D: BlockDevice> Pool<D> {
                 .get(uuid)
                 .is_some_and(|record| record.failed.is_some());
             let wants = known.suspect.is_some()
+                || known.check_end
                 || !device.is_online() && !failed && !known.told
                 || known.hung_since.is_some() && known.back.is_over(now);
             if wants {

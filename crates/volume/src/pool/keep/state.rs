@@ -130,6 +130,8 @@ pub(in crate::pool) struct DeviceState {
     pub(in crate::pool) back: Backoff,
     /// It gave errors to writes, and the first of them.
     pub(in crate::pool) suspect: Option<String>,
+    /// A read of it failed: whether it still has its whole length is to be looked at.
+    pub(in crate::pool) check_end: bool,
     /// Its failure was told of.
     pub(in crate::pool) told: bool,
     pub(in crate::pool) config: Backoff,

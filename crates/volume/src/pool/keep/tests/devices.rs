@@ -328,3 +328,49 @@ fn a_clean_stop_leaves_nothing_to_resynchronize() {
         client.again(&volume).check_all().await;
     });
 }
+
+#[test]
+fn a_witness_that_stayed_behind_is_replaced_and_one_that_is_not_needed_is_left() {
+    let world = SimWorld::seeded(26);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64, 64]).await;
+        // Too small would not do: a witness has the size of the largest configuration there may be.
+        world.add(crate::pool::WITNESS_BYTES, 512);
+        world.add(crate::pool::WITNESS_BYTES, 512);
+        pool.witness_add(source(&world, 2)).await.unwrap();
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        assert_eq!(volume.record().keys.len(), 3);
+        pool.close().await.unwrap();
+        drop((pool, volume));
+        // Carried to another machine without the witness.
+        let (pool, events) = open(&world, &[0, 1]).await;
+        keep(&pool);
+        world.device(0).sleep(Duration::from_secs(5)).await;
+        assert!(pool.witness_needed().await);
+        pool.witness_add(source(&world, 3)).await.unwrap();
+        event(&world, &events, "rebuilt", |event| {
+            matches!(event, PoolEvent::KeysReplicaRebuilt { .. })
+        })
+        .await;
+        world.device(0).sleep(Duration::from_secs(5)).await;
+        let gone = pool.witnesses_to_remove().await;
+        assert_eq!(gone.len(), 1, "{gone:?}");
+        assert!(gone[0].volumes.is_empty() && !gone[0].present, "{gone:?}");
+        pool.device_remove(&gone[0].name).await.unwrap();
+        // A third disk: the witness is not needed, and its replica goes there.
+        world.add(64 * MIB, 512);
+        pool.device_add("d4", source(&world, 4)).await.unwrap();
+        for _ in 0..100 {
+            let gone = pool.witnesses_to_remove().await;
+            if gone.len() == 1 && gone[0].volumes.is_empty() {
+                pool.device_remove(&gone[0].name).await.unwrap();
+                return;
+            }
+            world.device(0).sleep(Duration::from_secs(1)).await;
+        }
+        panic!("{:?} {:#?}", pool.witnesses_to_remove().await, events.all());
+    });
+}
