@@ -11,6 +11,7 @@ use crate::translate::Region;
 
 mod atomic;
 mod chaos;
+mod crashes;
 mod lab;
 mod mirror;
 mod model;
