@@ -22,10 +22,12 @@
 //!   writers look at dirty after they entered it: each sees the other.
 
 mod bitmap;
+pub(crate) mod compare;
 pub(crate) mod copy;
 mod log;
 pub(crate) mod log_page;
 mod members;
+mod merge;
 mod open;
 mod settle;
 mod sweep;

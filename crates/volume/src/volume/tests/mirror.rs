@@ -7,7 +7,7 @@ use super::*;
 use crate::config::PlexState;
 use crate::sim::{self, Effect, Fault, Operations, Stop};
 use crate::volume::regions::Regions;
-use crate::volume::regions::copy::Mismatch;
+use crate::volume::regions::compare::Mismatch;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
