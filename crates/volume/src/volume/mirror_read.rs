@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::mirror_write::{Change, push_writes};
+use super::mirror_write::{Change, push_copies};
 use super::regions::{RegionTracker, Slot};
 use super::reports::{Report, Trouble};
 use super::together::{HANG_LIMIT, What};
@@ -266,8 +266,10 @@ impl<D: BlockDevice> Volume<D> {
             };
             let mut together = self.together(layout, tracker, What::Write, regions.clone());
             let change = Change::Data(buf.freeze());
-            if push_writes(&mut together, layout, 1 << bad, &range, &change).is_ok() {
-                let written = together.for_keeper().await;
+            together.valid = 1 << bad | 1 << index;
+            let source = Some(index);
+            if push_copies(&mut together, layout, source, 1 << bad, &range, &change).is_ok() {
+                let written = together.for_client().await;
                 tracing::warn!(
                     volume = %self.uuid, %plex, detail, offset_bytes = range.start,
                     length_bytes = range.end - range.start, repaired = written.is_ok(),

@@ -21,8 +21,10 @@
 //! When no plex has done it and all have failed, it is the client's error at once, and nobody is reported: no plex is
 //! better than another. The caller then takes the regions for unsettled.
 //!
-//! **The keeper's operations** never wait for the keeper. They are given up when a plex fails, or when any has not ended
-//! after the limit.
+//! **The keeper's operations** do not wait for the keeper. They are given up when a plex fails, or when any has not ended
+//! after the limit. Only what can be given up is done in this way: flushes, log writes ([`super::regions`] keeps the next
+//! one from overtaking one that was given up), and writes to regions that stay stale. Writes to valid regions are always
+//! done as for a client: a write that was given up could land over a later one.
 //!
 //! Operations of the data path are dropped only at the end of the process: a dropped one leaves its device operations
 //! running and its range unlocked.
@@ -206,6 +208,15 @@ impl<'a, D: BlockDevice> Together<'a, D> {
         }
     }
 
+    /// For the keeper: whether it does not matter because the plex takes no part any more. That it is stale is no excuse:
+    /// it is being filled.
+    fn is_left_out(&self, plex: usize) -> bool {
+        match self.what {
+            What::Write => !self.volume.takes_part(self.names[plex]),
+            What::Flush | What::Log => self.is_gone(plex),
+        }
+    }
+
     fn report(&self, plex: usize, what: Trouble) {
         let device = self
             .parts
@@ -373,7 +384,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
         for plex in self.plexes() {
             let what = match self.standing(plex) {
                 Standing::Done | Standing::Gone => continue,
-                Standing::Running | Standing::Failed if self.is_gone(plex) => continue,
+                Standing::Running | Standing::Failed if self.is_left_out(plex) => continue,
                 Standing::Failed => self.failed(self.error_of(plex).unwrap_or_default()),
                 Standing::Running => Trouble::Hung {
                     seconds: HANG_LIMIT.as_secs(),

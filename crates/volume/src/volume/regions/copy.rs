@@ -6,7 +6,8 @@
 //! are there, [`Volume::finish`] flushes the plexes and clears the bits. A client's write that fails on a plex that is
 //! being filled takes the plex out of copying there, and the region stays stale.
 //!
-//! Nothing here waits for the keeper, who is the one that calls it.
+//! Filling does not wait for the keeper, who is the one that calls it; settling and repairing do, as every write to valid
+//! regions, so the keeper runs them beside its other work.
 
 use std::future::Future;
 use std::ops::Range;
@@ -16,7 +17,6 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::settle::{For, Unsettled};
 use super::{RegionTracker, Regions, Slot};
 use crate::block_device::{BlockDevice, aligned_buffer};
 use crate::error::VolumeError;
@@ -466,12 +466,7 @@ impl<D: BlockDevice> Volume<D> {
                 return Ok(synced);
             }
             let chunk = start..(start + CHUNK_BYTES).min(bytes.end);
-            self.settle_chunk(layout, tracker, chunk.clone(), For::Keeper)
-                .await
-                .map_err(|error| match error {
-                    Unsettled::Keeper(failed) => SyncError::Failed(failed),
-                    Unsettled::Client(error) => SyncError::Volume(error),
-                })?;
+            self.settle_chunk(layout, tracker, chunk.clone()).await?;
             synced.copied_bytes += chunk.end - chunk.start;
             at = Some(chunk.end);
         }

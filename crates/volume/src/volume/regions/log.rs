@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -25,6 +26,9 @@ pub(super) struct Page {
     /// Of its last change.
     pub(super) sequence: u64,
 }
+
+/// Between two looks whether a device has ended what it was given.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a plex is to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,9 @@ pub(super) struct PlexLog<D> {
     pub(super) durable: u64,
     /// Somebody writes it.
     writing: bool,
+    /// Whoever wrote it gave up: until the device has ended what it was given, a later write to the same copies could be
+    /// overtaken by it, so there is none.
+    given_up: bool,
     /// Which copy of each page is the newest.
     pub(super) newest: [u8; PAGES],
 }
@@ -69,6 +76,7 @@ impl<D: BlockDevice> PlexLog<D> {
             offset_bytes,
             durable: 0,
             writing: false,
+            given_up: false,
             newest: [0; PAGES],
         }
     }
@@ -135,6 +143,8 @@ impl<D> Image<D> {
 enum Turn<D> {
     Done,
     Wait,
+    /// Until the device has ended what it was given.
+    WaitFor(Arc<Device<D>>),
     Lead(Write<D>),
 }
 
@@ -174,7 +184,8 @@ pub(super) fn page_offset(offset_bytes: u64, page: usize, copy: u8) -> u64 {
 struct Lead<'a, D: BlockDevice> {
     tracker: &'a RegionTracker<D>,
     write: Write<D>,
-    done: bool,
+    /// `None` when it was given up.
+    done: Option<bool>,
 }
 
 impl<D: BlockDevice> Drop for Lead<'_, D> {
@@ -187,8 +198,9 @@ impl<D: BlockDevice> Drop for Lead<'_, D> {
         if let Some(log) = log
             && log.id == self.write.id
         {
-            log.writing = false;
-            if self.done {
+            log.writing = self.done.is_none();
+            log.given_up = self.done.is_none();
+            if self.done == Some(true) {
                 log.durable = log.durable.max(self.write.sequence);
                 for (page, copy, _) in &self.write.pages {
                     log.newest[*page] = *copy;
@@ -215,7 +227,9 @@ impl<D: BlockDevice> RegionTracker<D> {
             let mut listener = None;
             let turn = loop {
                 match self.turn(plex, sequence) {
-                    Turn::Wait if listener.is_none() => listener = Some(self.changed.listen()),
+                    Turn::Wait | Turn::WaitFor(_) if listener.is_none() => {
+                        listener = Some(self.changed.listen());
+                    }
                     turn => break turn,
                 }
             };
@@ -225,11 +239,17 @@ impl<D: BlockDevice> RegionTracker<D> {
                     let mut lead = Lead {
                         tracker: self,
                         write,
-                        done: false,
+                        done: None,
                     };
-                    lead.write.run().await?;
-                    lead.done = true;
+                    let result = lead.write.run().await;
+                    lead.done = Some(result.is_ok());
+                    result?;
                 }
+                (Turn::WaitFor(device), Some(listener)) => {
+                    let again = device.sleep(LOOK_AGAIN);
+                    futures_lite::future::or(listener, again).await;
+                }
+                (Turn::WaitFor(_), None) => {}
                 (Turn::Wait, Some(listener)) => listener.await,
                 (Turn::Wait, None) => {}
             }
@@ -256,9 +276,13 @@ impl<D: BlockDevice> RegionTracker<D> {
         if log.durable >= sequence {
             return Turn::Done;
         }
-        if log.writing {
+        if log.writing && !log.given_up {
             return Turn::Wait;
         }
+        if log.given_up && log.device.abandoned() > 0 {
+            return Turn::WaitFor(log.device.clone());
+        }
+        log.given_up = false;
         log.writing = true;
         let (durable, newest) = (log.durable, log.newest);
         let write = Write {

@@ -12,7 +12,7 @@ use super::{RegionTracker, Regions};
 use crate::block_device::BlockDevice;
 use crate::error::VolumeError;
 use crate::volume::mirror_write::push_copies;
-use crate::volume::together::{Failure, Together, What};
+use crate::volume::together::What;
 use crate::volume::write_table::Use;
 use crate::volume::{Layout, Volume};
 
@@ -79,30 +79,6 @@ impl<D> RegionTracker<D> {
     }
 }
 
-/// Who settles, and so who waits for whom when a plex fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::volume) enum For {
-    /// A client's read.
-    Client,
-    /// The keeper.
-    Keeper,
-}
-
-/// Why a chunk is not settled.
-pub(in crate::volume) enum Unsettled {
-    Client(VolumeError),
-    Keeper(Vec<Failure>),
-}
-
-impl<D: BlockDevice> Together<'_, D> {
-    async fn run_for(self, whom: For) -> Result<(), Unsettled> {
-        match whom {
-            For::Client => self.for_client().await.map_err(Unsettled::Client),
-            For::Keeper => self.for_keeper().await.map_err(Unsettled::Keeper),
-        }
-    }
-}
-
 impl<D: BlockDevice> Volume<D> {
     /// Settles the chunks of a range, for a read.
     pub(in crate::volume) async fn settle(
@@ -114,27 +90,20 @@ impl<D: BlockDevice> Volume<D> {
         let mut at = range.start / CHUNK_BYTES * CHUNK_BYTES;
         while at < range.end {
             let end = (at + CHUNK_BYTES).min(layout.map.size_bytes());
-            match self
-                .settle_chunk(layout, tracker, at..end, For::Client)
-                .await
-            {
-                Ok(()) => {}
-                Err(Unsettled::Client(error)) => return Err(error),
-                Err(Unsettled::Keeper(_)) => return Err(self.no_copy_of(&(at..end))),
-            }
+            self.settle_chunk(layout, tracker, at..end).await?;
             at = end;
         }
         Ok(())
     }
 
-    /// Settles one chunk, unless it is.
+    /// Settles one chunk, unless it is. A plex that fails meanwhile is waited for as by any write: the keeper calls this
+    /// beside its other work.
     pub(in crate::volume) async fn settle_chunk(
         &self,
         layout: &Layout<D>,
         tracker: &RegionTracker<D>,
         chunk: Range<u64>,
-        whom: For,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), VolumeError> {
         let _locked = self.table.take(chunk.clone(), Use::Write).await;
         if tracker.is_retired() || tracker.is_settled(&chunk) {
             return Ok(());
@@ -155,12 +124,11 @@ impl<D: BlockDevice> Volume<D> {
             for (part, change) in found.changes() {
                 // What the first plex could not read is written to it again.
                 let from = found.bad.is_empty().then_some(source);
-                let pushed = push_copies(&mut together, layout, from, readable, &part, &change);
-                pushed.map_err(Unsettled::Client)?;
+                push_copies(&mut together, layout, from, readable, &part, &change)?;
             }
-            together.run_for(whom).await?;
+            together.for_client().await?;
             self.flushes(layout, tracker, readable, regions)
-                .run_for(whom)
+                .for_client()
                 .await?;
         }
         tracker.note_settled(chunk.start, size_bytes);

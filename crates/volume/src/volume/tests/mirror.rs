@@ -149,7 +149,7 @@ fn overlapping_writes_leave_the_plexes_alike() {
 fn what_one_plex_cannot_read_another_gives_and_the_place_is_written_again() {
     let lab = Lab::new(4, &[512, 512], &[&[0], &[1]], 4 * MIB);
     lab.world.run(async {
-        let (_devices, volume) = lab.volume(true).await;
+        let (devices, volume) = lab.volume(true).await;
         fill(&volume, 0, 64 * 1024, 7).await;
         for disk in 0..2 {
             // The place of the first MiB; see `Lab::new`.
@@ -164,14 +164,18 @@ fn what_one_plex_cannot_read_another_gives_and_the_place_is_written_again() {
             lab.reports.take().is_empty(),
             "nothing is left to complain about"
         );
-        // Not even a write helps: the plex is reported.
-        let bad = || Fault::new(Effect::Error).range(20 * MIB..20 * MIB + 4096);
-        lab.world.inject(0, bad());
-        while lab.reports.take().is_empty() {
+        // Not even a write helps: the plex is taken out.
+        drop(sim::spawn(lab.clone().keep(volume.clone(), devices)));
+        for operations in [Operations::READS, Operations::CHANGES] {
+            let bad = Fault::new(Effect::Error).on(operations);
+            lab.world.inject(0, bad.range(20 * MIB..20 * MIB + 4096));
+        }
+        while volume.record().plexes[0].is_attached() {
             assert_eq!(read(&volume, 0, 4096).await, [7; 4096]);
         }
-        // On both it is the client's error.
-        lab.world.inject(1, bad());
+        // On the last one it is the client's error.
+        let bad = Fault::new(Effect::Error).on(Operations::READS);
+        lab.world.inject(1, bad);
         let (result, _) = volume.read(0, BytesMut::zeroed(4096)).await;
         assert!(matches!(result, Err(VolumeError::Device { .. })));
     });
@@ -475,6 +479,39 @@ fn a_device_that_is_missing_at_open_is_detached_and_what_it_had_in_flight_is_sta
             assert_eq!(read(&volume, 0, 4096).await, [1; 4096]);
             lab.resync(&volume).await;
             assert!(lab.content(0) == lab.content(1));
+        });
+    }
+}
+
+#[test]
+fn a_log_write_that_was_given_up_is_not_overtaken() {
+    for seed in 0..10 {
+        let lab = Lab::new(seed, &[512, 512], &[&[0], &[1]], 4 * MIB);
+        lab.world.run(async {
+            let (_devices, volume) = lab.volume(true).await;
+            fill(&volume, 0, 4096, 1).await;
+            volume.sweep().await.unwrap();
+            // The log of disk 1 hangs for longer than the sweep waits, and lands late.
+            let late = Effect::Hang(Some(Duration::from_secs(8)));
+            let log = 40 * MIB..41 * MIB;
+            lab.world.inject(
+                1,
+                Fault::new(late).on(Operations::CHANGES).range(log).once(),
+            );
+            assert!(volume.sweep().await.is_err());
+            assert!(volume.dirty().is_empty());
+            // What is written now must be in the log for good.
+            let before = lab.world.time();
+            fill(&volume, 2 * MIB, 4096, 2).await;
+            assert!(lab.world.time() - before > Duration::from_secs(2));
+            assert!(!lab.reports.take().is_empty());
+        });
+        let lab = lab.after(Stop::Kill, seed);
+        // The other log is not there to say so.
+        lab.world.die(0);
+        lab.world.run(async {
+            let (_devices, volume) = lab.volume(false).await;
+            assert!(volume.dirty().get(2), "the late write undid a newer one");
         });
     }
 }
