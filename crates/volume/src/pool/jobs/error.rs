@@ -84,6 +84,14 @@ pub enum JobError {
         /// The device.
         name: String,
     },
+    /// The copies that there are cannot be told of new ones.
+    #[error("volume {volume}: {problem}; try again when its devices are well")]
+    Copies {
+        /// The volume.
+        volume: String,
+        /// What failed.
+        problem: String,
+    },
     /// The device has operations in flight.
     #[error("device {name} still has operations in flight; try again when they have ended")]
     StillBusy {
@@ -116,6 +124,7 @@ impl JobError {
             | JobError::InService { .. }
             | JobError::StillBusy { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
+            JobError::Copies { .. } => PoolErrorKind::Failed,
         }
     }
 }

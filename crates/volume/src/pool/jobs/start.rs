@@ -131,8 +131,11 @@ impl<D: BlockDevice> Pool<D> {
             outcome = volume
                 .prepare_attach(&next, &devices, &stale)
                 .await
-                .map_err(|error| PoolError::Inconsistent {
-                    problem: format!("volume {}: {error}", base.name),
+                .map_err(|error| {
+                    PoolError::from(JobError::Copies {
+                        volume: base.name.clone(),
+                        problem: error.to_string(),
+                    })
                 });
             if outcome.is_err() {
                 break;

@@ -33,6 +33,8 @@ pub(super) enum Key {
     Copy(Uuid),
     /// Ends the job of a volume.
     Finish(Uuid),
+    /// Waits until nobody uses an older layout of a volume: from then on its new plexes count.
+    Drain(Uuid),
     /// Clears idle regions of a volume's log.
     Sweep(Uuid),
     /// Looks at the replicas of a volume's keys.
@@ -185,6 +187,23 @@ impl<D: BlockDevice> Pool<D> {
                 known.finish.is_over(now),
             )
         };
+        let drained = {
+            let state = self.keeper.state.lock();
+            let known = state.volumes.get(&uuid);
+            known.is_some_and(|known| {
+                let drained = known.drained.as_ref();
+                drained.is_some_and(|drained| std::ptr::eq(&raw const **drained, record))
+            })
+        };
+        if !drained {
+            let volume = volume.clone();
+            tasks.start(Key::Drain(uuid), async move {
+                let record = volume.record();
+                volume.drained().await;
+                let mut state = self.keeper.state.lock();
+                state.volumes.entry(uuid).or_default().drained = Some(record);
+            });
+        }
         let attach = record
             .plexes
             .iter()

@@ -9,6 +9,7 @@ use async_lock::Mutex;
 use uuid::Uuid;
 
 use super::pace::Pacer;
+use crate::config::VolumeRecord;
 use crate::pool::jobs::ByteRange;
 
 /// Waits that grow while something goes on failing.
@@ -73,6 +74,8 @@ pub(in crate::pool) struct VolumeState<D> {
     pub(in crate::pool) trouble: BTreeMap<Uuid, Trouble>,
     /// Plexes whose trouble nothing can be done about now, by plex.
     pub(in crate::pool) hopeless: BTreeMap<Uuid, Backoff>,
+    /// The record of the layout that is known to be the only one in use.
+    pub(in crate::pool) drained: Option<Arc<VolumeRecord>>,
     /// Detached plexes, and when to attach them again.
     pub(in crate::pool) attach: BTreeMap<Uuid, Backoff>,
     pub(in crate::pool) pacer: Option<Arc<Pacer<D>>>,
@@ -101,6 +104,7 @@ impl<D> Default for VolumeState<D> {
             plexes: Arc::default(),
             trouble: BTreeMap::new(),
             hopeless: BTreeMap::new(),
+            drained: None,
             attach: BTreeMap::new(),
             pacer: None,
             copy: Backoff::default(),

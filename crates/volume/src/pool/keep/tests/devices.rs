@@ -374,3 +374,51 @@ fn a_witness_that_stayed_behind_is_replaced_and_one_that_is_not_needed_is_left()
         panic!("{:?} {:#?}", pool.witnesses_to_remove().await, events.all());
     });
 }
+
+#[test]
+fn one_device_after_the_other_fails_and_comes_back() {
+    for seed in 30..33 {
+        let world = SimWorld::seeded(seed);
+        world.run(async {
+            let (pool, events) = pool(&world, &[64; 4]).await;
+            let volume = pool
+                .volume_create(request("v", 4, 2, &["d2", "d0"]))
+                .await
+                .unwrap();
+            let client = Client::new(&volume);
+            client.fill().await;
+            if seed != 30 {
+                client.load(&world, 3, PAUSE);
+            }
+            let clock = world.device(1);
+            for disk in [0, 2, 0] {
+                let name = format!("d{disk}");
+                pool.device_fail(&name).await.unwrap();
+                clock.sleep(Duration::from_secs(2)).await;
+                until(&world, 30, "three replicas elsewhere", || {
+                    volume.record().keys.len() == 3
+                })
+                .await;
+                let health = volume.private_region().unwrap().health().await;
+                assert!(
+                    health
+                        .iter()
+                        .all(|info| info.health == crate::page_store::ReplicaHealth::Current),
+                    "{health:?} {:#?}",
+                    events.all()
+                );
+                pool.device_online(&name, source(&world, disk))
+                    .await
+                    .unwrap();
+                until(&world, 60, "whole", || is_whole(&volume)).await;
+                clock.sleep(Duration::from_secs(2)).await;
+            }
+            client.stop();
+            clock.sleep(Duration::from_secs(1)).await;
+            assert_eq!(client.errors.get(), 0);
+            plexes_are_the_same(&world, &pool, &volume).await;
+            client.check_all().await;
+            assert!(!events.any(|event| matches!(event, PoolEvent::LastCopyFails { .. })));
+        });
+    }
+}
