@@ -1,9 +1,10 @@
 //! Volumes as the command line shows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ::volume::config::{PlexLayout, PlexState};
+use ::volume::page_store::{ReplicaHealth, ReplicaInfo};
 use ::volume::pool::jobs::PlexInfo;
 use ::volume::{Access, Persist, Volume as PoolVolume};
 use reactor::FileDevice;
@@ -48,25 +49,33 @@ pub(super) struct View {
     jobs: BTreeMap<String, Job>,
     /// By volume.
     plexes: BTreeMap<String, Vec<PlexInfo>>,
+    /// Volumes whose keys have a copy that is not current.
+    keys_behind: BTreeSet<String>,
 }
 
 impl Operations {
     /// The view for these volumes.
     pub(super) fn view(&self, volumes: &[Arc<PoolVolume<FileDevice>>]) -> Result<View, Failure> {
-        let names: Vec<String> = volumes
-            .iter()
-            .map(|volume| volume.record().name.clone())
-            .collect();
-        let pool = Arc::clone(&self.pool);
-        let plexes = self.run(move || async move {
-            let mut plexes = BTreeMap::new();
-            for name in names {
+        let (pool, volumes) = (Arc::clone(&self.pool), volumes.to_vec());
+        let (plexes, keys_behind) = self.run(move || async move {
+            let (mut plexes, mut keys_behind) = (BTreeMap::new(), BTreeSet::new());
+            for volume in volumes {
+                let name = volume.record().name.clone();
+                if let Ok(region) = volume.private_region() {
+                    let copies = region.health().await;
+                    let good = |copy: &ReplicaInfo| {
+                        copy.device.is_some() && copy.health == ReplicaHealth::Current
+                    };
+                    if !copies.iter().all(good) {
+                        keys_behind.insert(name.clone());
+                    }
+                }
                 // One that was deleted or renamed meanwhile has none.
                 if let Ok(infos) = pool.plexes(&name).await {
                     plexes.insert(name, infos);
                 }
             }
-            plexes
+            (plexes, keys_behind)
         })?;
         Ok(View {
             devices: self.device_names()?,
@@ -77,6 +86,7 @@ impl Operations {
                 .map(|job| (job.volume.clone(), job))
                 .collect(),
             plexes,
+            keys_behind,
         })
     }
 
@@ -106,7 +116,9 @@ impl Operations {
             .to_owned(),
             health: if reason.is_some() {
                 "not-served"
-            } else if settled().any(|plex| plex.state == "detached") {
+            } else if settled().any(|plex| plex.state == "detached")
+                || view.keys_behind.contains(&record.name)
+            {
                 "degraded"
             } else if settled().any(|plex| plex.stale_bytes > 0) {
                 "resync"
