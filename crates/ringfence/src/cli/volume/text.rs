@@ -106,6 +106,9 @@ fn plexes(plexes: &[Plex]) -> String {
 /// What `volume verify` found.
 pub(super) fn verified(found: &Verified) -> String {
     let mut lines = vec![match found.mismatched_bytes {
+        0 if found.checked_bytes == 0 => {
+            "there is one copy of the data: nothing to compare".to_owned()
+        }
         0 => format!("{} compared, no difference", HumanSize(found.checked_bytes)),
         differ => format!(
             "{} compared: {} differ, {} of it repaired",

@@ -11,7 +11,7 @@ use super::{Operations, explain, lock};
 use crate::control::model::{Job, Volume};
 use crate::control::protocol::{LayoutName, Shape};
 use crate::events::{Operator, What};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::names::object_name;
 
 /// What `shape` says of the layout; `None` when it says nothing.
@@ -69,10 +69,19 @@ impl Operations {
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let _acting = self.audit.acting(name, operator);
+        let confined = on.is_empty() && !self.volume(name)?.record().placement.is_empty();
         let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
         let begun =
             self.run(move || async move { pool.volume_add_mirror(&owned, &on, rate).await })?;
-        self.begun(begun.map(|job| vec![job]))
+        self.begun(begun.map(|job| vec![job])).map_err(|failure| {
+            if confined && failure.kind == FailureKind::Refused {
+                failure.advise(
+                    "the volume keeps to the devices that it was made on or moved to; name others with --on",
+                )
+            } else {
+                failure
+            }
+        })
     }
 
     pub(super) fn volume_migrate(
