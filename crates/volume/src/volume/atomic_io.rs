@@ -128,7 +128,7 @@ impl<D: BlockDevice> Volume<D> {
         lane_offset: u64,
         bytes: Bytes,
     ) -> Result<(), VolumeError> {
-        let mut together = self.together(layout, tracker, What::Log, 0..0);
+        let mut together = self.together(layout, tracker, What::Intent, 0..0);
         for (index, plex) in layout.plexes.iter().enumerate() {
             let region = Region::Log {
                 plex: plex.position,
@@ -206,7 +206,18 @@ impl<D: BlockDevice> Volume<D> {
         // A range outside the volume is not one that was acknowledged to anybody.
         let range = self.bounds(layout, intent.offset_bytes, intent.data.len() as u64)?;
         let change = Change::Data(intent.data);
-        // Its regions are dirty in the log: they were made so before the first byte went to its place, or nothing did.
+        // If nothing of it went to its place before the crash, its regions need not be dirty yet; and a plex that takes no
+        // part will miss it.
+        let regions = tracker.regions_of(&range);
+        let sequence = tracker.mark_dirty(regions.clone());
+        for plex in &layout.plexes {
+            if tracker.is_logged(plex.uuid)
+                && let Err(error) = tracker.persist(plex.uuid, sequence).await
+            {
+                tracker.fail_at_open(plex.uuid, format!("its region log: {error}"));
+            }
+        }
+        tracker.show_dirty(regions);
         for (index, plex) in layout.plexes.iter().enumerate() {
             if !tracker.is_logged(plex.uuid) {
                 continue;

@@ -54,8 +54,11 @@ pub(super) enum What {
     Write,
     /// Data is made durable.
     Flush,
-    /// The region log, or an intent, is written.
+    /// The region log is written.
     Log,
+    /// An intent is written or removed. As long as the configuration has the plex, opening replays what is in its log: a
+    /// plex that is only about to leave is waited for.
+    Intent,
 }
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<(), VolumeError>> + 'a>>;
@@ -165,12 +168,12 @@ impl<'a, D: BlockDevice> Together<'a, D> {
         (0..8).filter(move |plex| mask >> plex & 1 == 1)
     }
 
-    fn any_done(&self) -> bool {
+    fn any_ended(&self) -> bool {
         self.plexes()
-            .any(|plex| self.standing(plex) == Standing::Done)
+            .any(|plex| self.standing(plex) != Standing::Running)
     }
 
-    /// Runs all parts until they have ended, or until some plex is done and the others have lagged for the limit.
+    /// Runs all parts until they have ended, or until some plex has and the others have lagged for the limit.
     async fn run(&mut self) {
         let mut timer: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         let layout = self.layout;
@@ -179,7 +182,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 return Poll::Ready(());
             }
             if timer.is_none() {
-                if !self.any_done() {
+                if !self.any_ended() {
                     return Poll::Pending;
                 }
                 let Some(device) = layout.clock() else {
@@ -203,7 +206,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 !self.volume.takes_part(uuid)
                     || self.tracker.give_up_if_stale(uuid, self.regions.clone())
             }
-            What::Flush => !self.volume.takes_part(uuid),
+            What::Flush | What::Intent => !self.volume.takes_part(uuid),
             What::Log => !self.tracker.is_logged(uuid),
         }
     }
@@ -258,7 +261,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
         match self.what {
             What::Write => Trouble::WriteFailed(detail),
             What::Flush => Trouble::FlushFailed(detail),
-            What::Log => Trouble::LogFailed(detail),
+            What::Log | What::Intent => Trouble::LogFailed(detail),
         }
     }
 
@@ -306,6 +309,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 // Every plex that counts has failed.
                 return Err(self.take_error(self.valid));
             }
+            let mut refused = 0u8;
             if done & self.valid != 0 {
                 for (plex, reported) in reported.iter_mut().enumerate() {
                     if bad >> plex & 1 == 0 {
@@ -324,14 +328,19 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                             };
                             self.report(plex, what);
                         }
-                        Some(before) if refusals > before => {
+                        // Of a tracker that is not the volume's any more the keeper says nothing.
+                        Some(before) if refusals > before || tracker.is_retired() => {
                             if self.standing(plex) == Standing::Failed {
-                                return Err(self.take_error(1 << plex));
+                                refused |= 1 << plex;
                             }
                         }
                         Some(_) => {}
                     }
                 }
+            }
+            if refused != 0 && running & bad == 0 {
+                // Not while it runs on a plex that is believed: it could land there after a later write.
+                return Err(self.take_error(refused));
             }
             let was_running = running;
             let mut listener = listener;
