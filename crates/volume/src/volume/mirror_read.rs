@@ -252,7 +252,7 @@ impl<D: BlockDevice> Volume<D> {
             return;
         }
         for (index, other) in layout.plexes.iter().enumerate() {
-            if index == bad || !stays(index) {
+            if index == bad || !stays(index) || !self.takes_part(other.uuid) {
                 continue;
             }
             let region = Region::Public {

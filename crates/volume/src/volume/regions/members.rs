@@ -78,7 +78,10 @@ impl<D: BlockDevice> RegionTracker<D> {
             }
         }
         for member in &image.members {
-            if !plexes.contains(&member.slot.uuid) || member.state != State::Attached {
+            // Also those that failed before the volume is served.
+            let holds = member.state == State::Attached
+                || member.state == State::Leaving && member.trouble.is_some();
+            if !plexes.contains(&member.slot.uuid) || !holds {
                 continue;
             }
             let mut regions = nowhere.clone();
@@ -94,12 +97,14 @@ impl<D: BlockDevice> RegionTracker<D> {
     }
 
     /// Before a layout is put in place: what the plexes that are not in it will be stale in becomes visible, so that nobody
-    /// who still has an older layout reads from them what they missed.
+    /// who still has an older layout reads from them, or copies, what they missed. That is also what is dirty: writes to
+    /// it say nothing more.
     pub(in crate::volume) fn before_publish(&self, attached: &[Uuid]) {
         let image = self.image.lock();
         for member in &image.members {
             if !attached.contains(&member.slot.uuid) {
                 member.slot.stale.union(&member.stale.set);
+                member.slot.stale.union(&image.dirty.set);
             }
         }
     }
@@ -135,6 +140,8 @@ impl<D: BlockDevice> RegionTracker<D> {
                 }
             }
             member.stale.set.union(&dirty.set);
+            // What became dirty since `before_publish`.
+            member.slot.stale.union(&member.stale.set);
             member.log = None;
             member.trouble = None;
             let count = self.geometry.count;
@@ -153,6 +160,9 @@ impl<D: BlockDevice> RegionTracker<D> {
         for member in &mut image.members {
             if matches!(member.state, State::Joining(Some(at)) if at <= number) {
                 member.state = State::Attached;
+                // What a write is making stale now would not become visible any more. It is not shown before it is durable
+                // to anybody: its regions are not dirty in sight until then.
+                member.slot.stale.union(&member.stale.set);
             }
         }
         image
@@ -161,7 +171,7 @@ impl<D: BlockDevice> RegionTracker<D> {
     }
 
     /// Whether the plex takes part or is on its way in or out.
-    pub(super) fn is_member(&self, plex: Uuid) -> bool {
+    pub(in crate::volume) fn is_member(&self, plex: Uuid) -> bool {
         let image = self.image.lock();
         image.members.iter().any(|member| {
             member.slot.uuid == plex && !matches!(member.state, State::Detached | State::Gone(_))
@@ -307,13 +317,10 @@ impl<D: BlockDevice> RegionTracker<D> {
     /// A plex failed before the volume is served.
     pub(in crate::volume) fn fail_at_open(&self, plex: Uuid, reason: String) {
         let mut image = self.image.lock();
-        let next = image.step();
-        let Image { dirty, members, .. } = &mut *image;
-        if let Some(member) = members.iter_mut().find(|m| m.slot.uuid == plex) {
+        // What it may miss becomes stale when it is detached: it may have the only copy.
+        if let Some(member) = image.member(plex) {
             member.state = State::Leaving;
             member.slot.leaving.store(true, Ordering::SeqCst);
-            member.stale.set.union(&dirty.set);
-            member.stale.sequence = next;
             member.log = None;
             member.trouble.get_or_insert(reason);
         }

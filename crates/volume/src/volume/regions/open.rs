@@ -224,8 +224,6 @@ impl<D: BlockDevice> RegionTracker<D> {
                     .leaving
                     .store(true, std::sync::atomic::Ordering::SeqCst);
                 member.trouble = Some(trouble);
-                member.stale.set.union(&image.dirty.set);
-                member.stale.sequence = image.step();
             }
             image.members.push(member);
         }
@@ -295,11 +293,13 @@ impl<D: BlockDevice> RegionTracker<D> {
             if self.slot(plex.uuid).is_some() {
                 // Where it had writes in flight when it left, it may have what the others do not.
                 let own = read_log(&device, offset_bytes, next.uuid).await?;
-                let dirty = merge(&[&own], next, self.geometry)
-                    .sets
-                    .remove(&Kind::Dirty)
-                    .unwrap_or_else(|| Regions::new(count, true));
-                set.union(&dirty);
+                let mut own = merge(&[&own], next, self.geometry).sets;
+                let dirty = own.remove(&Kind::Dirty);
+                set.union(&dirty.unwrap_or_else(|| Regions::new(count, true)));
+                // An attachment that a crash cut short may have told this log only.
+                if let Some(stale) = own.remove(&Kind::Stale(plex.uuid)) {
+                    set.union(&stale);
+                }
             }
             format(device.clone(), offset_bytes, true).await?;
             coming.push((plex.uuid, set, device, offset_bytes));
