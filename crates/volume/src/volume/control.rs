@@ -305,8 +305,24 @@ impl<D: BlockDevice> Volume<D> {
         devices: &Devices<D>,
         stale: &[(Uuid, Regions)],
     ) -> Result<(), SyncError> {
-        // What still has an older layout may have a plex that comes back in sight.
-        self.drained().await;
+        // What still has an older layout may have a plex that comes back in sight. Not for ever: it may wait for a plex to be
+        // detached, and whoever does that may wait for the caller.
+        let clock = self.layout()?.clock().cloned();
+        if let Some(clock) = clock {
+            let drained = async {
+                self.drained().await;
+                true
+            };
+            let late = async {
+                clock.sleep(HANG_LIMIT).await;
+                false
+            };
+            if !futures_lite::future::or(drained, late).await {
+                return Err(self
+                    .impossible("operations in flight do not end".into())
+                    .into());
+            }
+        }
         let map = Map::new(next).map_err(|error| self.impossible(error.to_string()))?;
         let tracker = match self.tracker.load_full() {
             Some(tracker) => tracker,
@@ -320,6 +336,17 @@ impl<D: BlockDevice> Volume<D> {
                 tracker
             }
         };
+        for (position, plex) in next.plexes.iter().enumerate() {
+            // What was given up when it left may land in its log as well; only now nobody gives up more.
+            let returns = plex.is_attached()
+                && tracker.slot(plex.uuid).is_some()
+                && !tracker.is_member(plex.uuid);
+            let mut on = map.plex_devices(position).iter().map(|i| map.devices()[*i]);
+            let busy = |uuid| devices.get(&uuid).is_some_and(|d| d.abandoned() > 0);
+            if returns && on.any(busy) {
+                return Err(SyncError::Abandoned(plex.uuid));
+            }
+        }
         let sequence = tracker.join(next, &map, devices, stale).await?;
         let layout = self.layout()?;
         let logged = self
@@ -349,6 +376,14 @@ impl<D: BlockDevice> Volume<D> {
         if !tracked {
             self.tracker.store(None);
         }
+    }
+
+    /// Whether the volume still goes by this tracker. Whoever asks holds `changing`.
+    pub(super) fn is_present(&self, tracker: &Arc<RegionTracker<D>>) -> bool {
+        let present = self.tracker.load();
+        present
+            .as_ref()
+            .is_some_and(|present| Arc::ptr_eq(present, tracker))
     }
 
     fn impossible(&self, reason: String) -> VolumeError {

@@ -259,9 +259,21 @@ impl<D: BlockDevice> Volume<D> {
         together.valid = run.valid;
         push_writes(&mut together, layout, run.plexes, &run.range, &change)?;
         let result = together.for_client().await;
-        if result.is_err() && run.valid.count_ones() > 1 {
-            // Each of them may have some of it. Before the range is given back, so that nobody reads it unsettled.
-            tracker.unsettle(regions);
+        if result.is_err() {
+            // Each of them may have some of it. Before the range is given back, so that nobody reads it unsettled. One that
+            // is being filled is filled anew, unless it is about to become valid.
+            let mut believed = run.valid.count_ones();
+            for (index, plex) in layout.plexes.iter().enumerate() {
+                if (run.plexes & !run.valid) >> index & 1 == 1 {
+                    let given_up = regions
+                        .clone()
+                        .all(|region| tracker.give_up_if_stale(plex.uuid, region..region + 1));
+                    believed += u32::from(!given_up);
+                }
+            }
+            if believed > 1 {
+                tracker.unsettle(regions);
+            }
         }
         result
     }

@@ -15,6 +15,7 @@ mod crashes;
 mod lab;
 mod mirror;
 mod model;
+mod races;
 
 const MIB: u64 = 1 << 20;
 const SECTOR: usize = 512;

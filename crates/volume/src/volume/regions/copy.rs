@@ -337,6 +337,12 @@ impl<D: BlockDevice> Volume<D> {
                 synced.stopped = true;
                 return Ok(());
             }
+            for (index, plex) in layout.plexes.iter().enumerate() {
+                // Looked at again with the range held: a write that was given up had it until now.
+                if mask >> index & 1 == 1 && layout.abandoned(plex.position) > 0 {
+                    return Err(SyncError::Abandoned(plex.uuid));
+                }
+            }
             self.fill_chunk(layout, tracker, region, mask, &chunk, synced)
                 .await?;
             at = chunk.end;
@@ -417,6 +423,11 @@ impl<D: BlockDevice> Volume<D> {
                 .for_keeper()
                 .await
                 .map_err(SyncError::Failed)?;
+            // Not while a grow writes the logs for another size.
+            let _changing = self.changing.lock().await;
+            if !self.is_present(tracker) {
+                return Ok(Vec::new());
+            }
             let (cleared, sequence) = tracker.clear_stale(regions);
             if !cleared.is_empty() {
                 let logged = self

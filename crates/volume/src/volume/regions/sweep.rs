@@ -88,6 +88,11 @@ impl<D: BlockDevice> Volume<D> {
             .for_keeper()
             .await
             .map_err(SyncError::Failed)?;
+        // Not while a grow writes the logs for another size.
+        let _changing = self.changing.lock().await;
+        if !self.is_present(tracker) {
+            return Ok(());
+        }
         if let Some(sequence) = tracker.clear_dirty(&self.table, idle) {
             self.logs(layout, tracker, 0..0, sequence)
                 .for_keeper()

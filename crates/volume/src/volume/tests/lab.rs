@@ -17,7 +17,7 @@ use crate::volume::reports::{Report, Reports};
 pub(super) type Devices = BTreeMap<Uuid, Arc<Device<SimDevice>>>;
 
 const DISK_BYTES: u64 = 64 * MIB;
-const LOG_AT: u64 = 40 * MIB;
+pub(super) const LOG_AT: u64 = 40 * MIB;
 const KEYS_AT: u64 = 44 * MIB;
 
 /// As fast as it goes.
@@ -158,7 +158,8 @@ impl Lab {
             .collect()
     }
 
-    pub(super) async fn volume(&self, create: bool) -> (Devices, Arc<Volume<SimDevice>>) {
+    /// A volume as it was opened, with what has to be detached still in it.
+    pub(super) async fn opened(&self, create: bool) -> (Devices, Arc<Volume<SimDevice>>) {
         let devices = self.devices();
         for device in devices.values() {
             device.flush().await.unwrap();
@@ -193,7 +194,11 @@ impl Lab {
         if !create {
             volume.replay_intents().await.unwrap();
         }
-        let volume = Arc::new(volume);
+        (devices, Arc::new(volume))
+    }
+
+    pub(super) async fn volume(&self, create: bool) -> (Devices, Arc<Volume<SimDevice>>) {
+        let (devices, volume) = self.opened(create).await;
         let troubled: Vec<Uuid> = volume
             .to_detach()
             .into_iter()
