@@ -216,7 +216,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     fn is_left_out(&self, plex: usize) -> bool {
         match self.what {
             What::Write => !self.volume.takes_part(self.names[plex]),
-            What::Flush | What::Log => self.is_gone(plex),
+            What::Flush | What::Log | What::Intent => self.is_gone(plex),
         }
     }
 
