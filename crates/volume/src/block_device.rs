@@ -74,6 +74,10 @@ pub trait BlockDevice: Send + Sync + 'static {
         self.in_flight()
     }
 
+    /// From now on no operation may make the thread that polls it wait, whatever that costs: other devices are served by
+    /// the same thread, and it is the one that notices when this one hangs.
+    fn never_block(&self) {}
+
     /// Gives up the exclusive hold on what is below, as soon as the operations in flight have ended: those that begin
     /// later fail. For a device that others may open at the same time there is nothing to do.
     fn close(&self) {}

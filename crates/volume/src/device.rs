@@ -179,6 +179,11 @@ impl<D: BlockDevice> Device<D> {
         retired.iter().map(|inner| inner.in_flight()).sum()
     }
 
+    /// See [`BlockDevice::never_block`]; for the present opening.
+    pub fn never_block(&self) {
+        self.opened.load().inner.never_block();
+    }
+
     /// Number of the opening, from 1. See the module's text.
     pub fn incarnation(&self) -> u64 {
         self.opened.load().incarnation

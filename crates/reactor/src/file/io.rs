@@ -233,6 +233,8 @@ fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
             note_refusal(&device.nowait_write, error);
         }
         Some(written)
+    } else if device.never_block.load(Ordering::Relaxed) {
+        return 0;
     } else {
         let write = || pwrite(&*file, data, offset_bytes);
         device.inline_writes.run(offset_bytes, data.len(), write)

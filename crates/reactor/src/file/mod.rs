@@ -10,7 +10,7 @@ mod zero;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -93,6 +93,8 @@ pub struct FileDevice {
     nowait_read: AtomicBool,
     nowait_write: AtomicBool,
     inline_writes: InlineWrites,
+    /// No write inline that might wait.
+    never_block: AtomicBool,
     /// Ways of zeroing that the file system refused; not tried again.
     no_punch: AtomicBool,
     no_zero_range: AtomicBool,
@@ -186,6 +188,10 @@ impl BlockDevice for FileDevice {
 
     fn abandoned(&self) -> u64 {
         self.file.abandoned()
+    }
+
+    fn never_block(&self) {
+        self.never_block.store(true, Ordering::Relaxed);
     }
 
     fn close(&self) {

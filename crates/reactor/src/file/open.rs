@@ -71,6 +71,7 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         nowait_read: AtomicBool::new(options.caching == Caching::PageCache),
         nowait_write: AtomicBool::new(options.caching == Caching::PageCache),
         inline_writes: InlineWrites::default(),
+        never_block: AtomicBool::new(false),
         no_punch: AtomicBool::new(false),
         no_zero_range: AtomicBool::new(false),
         flush: GroupFlush::default(),

@@ -285,6 +285,7 @@ impl<D: BlockDevice> Pool<D> {
                 inner.devices.insert(uuid, Arc::new(offered));
             }
         }
+        inner.guard_threads();
         let changed = DeviceRecord {
             path: source.path.clone(),
             failed: None,
