@@ -28,7 +28,7 @@ impl<D: BlockDevice> Pool<D> {
             .filter(|extent| inner.is_usable(extent.device));
         let extents = inner.on_devices(usable);
         drop(inner);
-        volume.close().await;
+        self.end(&volume).await;
         if let Ok(region) = volume.private_region() {
             region.close().await;
         }

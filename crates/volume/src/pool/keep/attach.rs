@@ -28,6 +28,12 @@ impl<D: BlockDevice> Pool<D> {
         })
     }
 
+    fn forget_trouble(&self, volume: Uuid, plexes: &[Uuid]) {
+        let mut state = self.keeper.state.lock();
+        let known = state.volumes.entry(volume).or_default();
+        known.trouble.retain(|plex, _| !plexes.contains(plex));
+    }
+
     /// Attaches the detached plexes of a volume that are ready: their intents are erased, their logs written with what is
     /// stale now, and only then the configuration says `attached`. The copier does the rest.
     pub(super) async fn attach_ready(&self, volume: &Arc<Volume<D>>) {
@@ -66,6 +72,11 @@ impl<D: BlockDevice> Pool<D> {
             .await
             .map_err(|error| error.to_string());
         if done.is_ok() {
+            // Nothing that began before is left: whatever was said of them until now is old.
+            for report in self.keeper.reports.take() {
+                self.note(report, clock.now());
+            }
+            self.forget_trouble(volume.uuid(), &coming);
             done = self
                 .change_volume(volume, Vec::new(), |record| {
                     attach(record);

@@ -7,10 +7,13 @@ use futures_lite::future::or;
 use crate::block_device::BlockDevice;
 use crate::join::{boxed, join_all};
 use crate::pool::{Pool, PoolError};
+use crate::volume::Volume;
 
 /// A volume that has not stopped after this is left as it is: the next start resynchronizes what may differ.
 const PATIENCE: Duration = Duration::from_secs(10);
 const TOGETHER: usize = 64;
+/// Between two words to those who wait in a volume that is deleted.
+const REFUSE_EVERY: Duration = Duration::from_millis(100);
 
 impl<D: BlockDevice> Pool<D> {
     /// Stops in order, after the last I/O of clients: the keeper begins nothing more, copies stop after their chunks,
@@ -51,6 +54,23 @@ impl<D: BlockDevice> Pool<D> {
             .await;
         }
         Ok(())
+    }
+
+    /// Ends the I/O of a volume that is deleted. What waits there for a plex that failed gets its error: nobody decides about
+    /// plexes of a volume that is no more.
+    pub(in crate::pool) async fn end(&self, volume: &Volume<D>) {
+        let Some(clock) = self.snapshot().await.devices.values().next().cloned() else {
+            return volume.close().await;
+        };
+        let refuse = async {
+            loop {
+                for plex in &volume.record().plexes {
+                    volume.last_copy(plex.uuid);
+                }
+                clock.sleep(REFUSE_EVERY).await;
+            }
+        };
+        or(volume.close(), refuse).await;
     }
 
     /// Lets the keeper go on after [`Pool::close`]: the pool is not given up after all, or it is another one now.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::state::Trouble;
 use super::{Decision, PoolEvent, Snapshot, View, decide, position, region_count, stale_in};
 use crate::block_device::BlockDevice;
-use crate::config::{Change, PlexState, VolumeRecord};
+use crate::config::{Change, Plex, PlexState, VolumeRecord};
 use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 use crate::volume::regions::DetachError;
@@ -28,6 +28,17 @@ const ROUNDS: usize = crate::config::MAX_PLEXES + 1;
 impl<D: BlockDevice> Pool<D> {
     /// Notes what the data path reported.
     pub(super) fn note(&self, report: Report, now: Duration) {
+        // What is said of a plex that takes no part is old: it must not count against it when it comes back.
+        let volumes = self.volumes();
+        let volume = volumes.iter().find(|v| v.uuid() == report.volume);
+        let is_attached = volume.is_some_and(|volume| {
+            let record = volume.record();
+            let plex = record.plexes.iter().find(|p| p.uuid == report.plex);
+            plex.is_some_and(Plex::is_attached)
+        });
+        if !is_attached {
+            return;
+        }
         let mut state = self.keeper.state.lock();
         let (reason, hung) = match &report.what {
             Reported::WriteFailed(error) | Reported::LogFailed(error) => (error.clone(), false),
