@@ -179,6 +179,12 @@ const STEPS: &[Step] = &[
         run: storage::elsewhere::run,
     },
     Step {
+        name: "recovery",
+        about: "keys without a quorum: not served until a copy is chosen",
+        real_clients: true,
+        run: storage::recovery::run,
+    },
+    Step {
         name: "guests",
         about: "two Linux guests: open-iscsi, sg3_utils, multipath, fence_scsi",
         real_clients: true,

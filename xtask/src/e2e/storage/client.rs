@@ -48,13 +48,22 @@ impl Address {
     /// # Errors
     /// As [`Session::connect`].
     pub fn log_in(&self) -> Result<Session, Error> {
+        let mut session = self.connect()?;
+        session.clear_unit_attentions(self.unit())?;
+        Ok(session)
+    }
+
+    /// Logs in and sends no command.
+    ///
+    /// # Errors
+    /// As [`Session::connect`].
+    pub fn connect(&self) -> Result<Session, Error> {
         let kind = iscsi::initiator::Session::Normal {
             target_name: self.target.clone(),
         };
         let config = Config::new(&self.initiator, [0x80, 0, 0, 0, 0, 7], kind);
         let mut session = Session::connect(self.portal, config)?;
         session.set_timeout(PATIENCE);
-        session.clear_unit_attentions(self.unit())?;
         Ok(session)
     }
 

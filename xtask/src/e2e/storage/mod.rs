@@ -10,4 +10,5 @@ pub mod lab;
 pub mod ledger;
 pub mod loops;
 pub mod operations;
+pub mod recovery;
 pub mod registrars;
