@@ -23,6 +23,11 @@ const DEVICE_MIB: u64 = 96;
 const VOLUME: &str = "data";
 const KEY: u64 = 0xfeed;
 const NEW_KEY: u64 = 0xfeed_0002;
+/// PERSISTENT RESERVATION INFORMATION LOST (SPC-4 annex D).
+const INFORMATION_LOST: AdditionalSense = AdditionalSense {
+    code: 0x44,
+    qualifier: 0x01,
+};
 /// A command that is refused as things stand.
 const REFUSED: i32 = 6;
 
@@ -195,8 +200,9 @@ fn raw_session(client: &Client) -> Result<Session> {
 fn expect_lost(what: &str, result: Result<(), Error>) -> Result<()> {
     let sense = result.as_ref().err().and_then(Error::sense);
     ensure!(
-        sense.is_some_and(|sense| sense.key == SenseKey::DataProtect
-            && sense.additional == AdditionalSense::),
+        sense.is_some_and(
+            |sense| sense.key == SenseKey::DataProtect && sense.additional == INFORMATION_LOST
+        ),
         "{what} ends with {result:?} while reservation information is lost"
     );
     Ok(())
