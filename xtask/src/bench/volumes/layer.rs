@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use bytes::{Bytes, BytesMut};
-use reactor::{FileDevice, OpenOptions, spawn_local};
+use reactor::{Caching, FileDevice, OpenOptions, spawn_local};
 use volume::block_device::{BlockDevice, aligned_buffer};
 use volume::{BlockSize, CreateVolume, DeviceSource, Persist, Pool, Volume};
 
@@ -29,6 +29,22 @@ struct Pattern {
     length_bytes: u32,
     depth: u32,
 }
+
+/// With direct I/O the disk is what is measured: two workloads will do.
+const DIRECT_PATTERNS: [Pattern; 2] = [
+    Pattern {
+        name: "direct, random 4 KiB writes, depth 8",
+        write: true,
+        length_bytes: 4096,
+        depth: 8,
+    },
+    Pattern {
+        name: "direct, random 64 KiB writes, depth 8",
+        write: true,
+        length_bytes: 65_536,
+        depth: 8,
+    },
+];
 
 const PATTERNS: [Pattern; 5] = [
     Pattern {
@@ -116,17 +132,18 @@ impl Subject {
         Ok(())
     }
 
-    /// Writes everything once, so that nothing has holes.
-    async fn fill(&self) -> Result<()> {
-        const PAGE_BYTES: u64 = 4096;
-        let data = aligned_buffer(PAGE_BYTES as usize);
-        let data = {
-            let mut data = data;
-            data.fill(0x5a);
-            data.freeze()
+    /// Writes everything once, so that nothing has holes. In the page cache by pages, as the bench of the targets does.
+    async fn fill(&self, caching: Caching) -> Result<()> {
+        let length_bytes = match caching {
+            Caching::PageCache => 4096,
+            Caching::Direct => 1 << 20,
         };
-        for page in 0..SIZE_BYTES / PAGE_BYTES {
-            self.write(page * PAGE_BYTES, data.clone()).await?;
+        let mut data = aligned_buffer(length_bytes);
+        data.fill(0x5a);
+        let data = data.freeze();
+        let length_bytes = length_bytes as u64;
+        for number in 0..SIZE_BYTES / length_bytes {
+            self.write(number * length_bytes, data.clone()).await?;
         }
         self.flush().await
     }
@@ -137,18 +154,22 @@ impl Subject {
 /// # Errors
 /// When a file or the pool cannot be used.
 pub fn measure(folder: &Path, rounds: u32, length: Duration) -> Result<Vec<Row>> {
-    std::fs::create_dir_all(folder)?;
     let folder = folder.to_owned();
     let config = reactor::Config {
         reactors: 1,
         ..reactor::Config::default()
     };
     reactor::block_on(&config, async move {
-        let subjects = Subjects::open(&folder).await?;
         let mut rows = Vec::new();
-        for pattern in PATTERNS {
-            eprintln!("volume layer: {}", pattern.name);
-            rows.extend(subjects.compare(pattern, rounds, length).await?);
+        for (caching, patterns) in [
+            (Caching::PageCache, &PATTERNS[..]),
+            (Caching::Direct, &DIRECT_PATTERNS),
+        ] {
+            let subjects = Subjects::open(&folder.join(format!("{caching:?}")), caching).await?;
+            for pattern in patterns {
+                eprintln!("volume layer: {}", pattern.name);
+                rows.extend(subjects.compare(*pattern, rounds, length).await?);
+            }
         }
         anyhow::Ok(rows)
     })?
@@ -164,20 +185,21 @@ struct Subjects {
 }
 
 impl Subjects {
-    async fn open(folder: &Path) -> Result<Self> {
+    async fn open(folder: &Path, caching: Caching) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
         let pool = Pool::open(Vec::new(), uuid::Uuid::new_v4()).await?;
         for name in ["d1", "d2", "d3"] {
             let path = folder.join(name);
             let source = DeviceSource {
                 path: path.display().to_string(),
-                device: Arc::new(file(&path, DEVICE_BYTES)?),
+                device: Arc::new(file(&path, DEVICE_BYTES, caching)?),
             };
             pool.device_add(name, source).await?;
         }
         let linear = create(&pool, "linear", &["d1"], 1).await?;
         let mirror = create(&pool, "mirror", &["d2", "d3"], 2).await?;
         let pool = Arc::new(pool);
-        let plain = |name: &str| file(&folder.join(name), SIZE_BYTES);
+        let plain = |name: &str| file(&folder.join(name), SIZE_BYTES, caching);
         let subjects = Self {
             plain: Rc::new(Subject::Plain(plain("plain")?)),
             pair: Rc::new(Subject::Pair(plain("one")?, plain("two")?)),
@@ -191,7 +213,7 @@ impl Subjects {
             &subjects.linear,
             &subjects.mirror,
         ] {
-            subject.fill().await?;
+            subject.fill(caching).await?;
         }
         Ok(subjects)
     }
@@ -227,9 +249,9 @@ impl Subjects {
     }
 }
 
-fn file(path: &Path, size_bytes: u64) -> Result<FileDevice> {
+fn file(path: &Path, size_bytes: u64, caching: Caching) -> Result<FileDevice> {
     std::fs::File::create_new(path)?.set_len(size_bytes)?;
-    FileDevice::open(path, OpenOptions::default()).with_context(|| path.display().to_string())
+    FileDevice::open(path, OpenOptions { caching }).with_context(|| path.display().to_string())
 }
 
 async fn create(
