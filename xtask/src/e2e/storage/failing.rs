@@ -24,15 +24,14 @@ const DEVICE_MIB: u64 = 160;
 const VOLUME: &str = "data";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A fault of the second device, by what it stands for.
-const FAULTS: [(&str, Fault); 6] = [
+/// Faults of the second device that end with its copy detached, by what they stand for.
+const FAULTS: [(&str, Fault); 5] = [
     ("writes fail", Fault::Writes(Errno::EIO)),
     ("the file system is full", Fault::Writes(Errno::ENOSPC)),
     (
         "the file system became read-only",
         Fault::Writes(Errno::EROFS),
     ),
-    ("reads fail", Fault::Reads),
     ("the device is gone", Fault::Gone),
     ("the device hangs", Fault::Hangs),
 ];
@@ -75,6 +74,7 @@ fn scenario(
     for (name, fault) in FAULTS {
         broken_and_back(lab, files, &mut world, name, fault).with_context(|| told(lab, name))?;
     }
+    reads(lab, files, &mut world).with_context(|| told(lab, "reads fail"))?;
     slow(lab, files, &mut world).with_context(|| told(lab, "a slow device"))?;
     read_only_block_device(lab, folder, &mut world)
         .with_context(|| told(lab, "a read-only block device"))?;
@@ -85,7 +85,7 @@ fn scenario(
     ensure!(code == 0, "SIGTERM ends the daemon with {code}");
     Ok(format!(
         "{} faults, {} commands and {} PERSISTENT RESERVE OUT without an error, the longest pause {:.1} s",
-        FAULTS.len() + 3,
+        FAULTS.len() + 4,
         work.commands,
         world.reservations,
         work.longest.as_secs_f32()
@@ -200,6 +200,24 @@ fn keys_elsewhere(lab: &Lab) -> Result<()> {
         },
     )
     .with_context(|| format!("keys says {last}"))
+}
+
+/// What one copy does not give is read from the other; the device's errors are counted, and its copy is still written.
+fn reads(lab: &Lab, files: &FailingFiles, world: &mut World) -> Result<()> {
+    let errors = |lab: &Lab| Some(lab.device("d2").ok()?["errors"]["read"].as_u64()?);
+    let before = errors(lab).context("a count of read errors")?;
+    world.under_load(lab, || {
+        files.set("d2", Fault::Reads);
+        wait_for("read errors of d2", LIMIT, || {
+            errors(lab).filter(|count| *count > before)
+        })?;
+        std::thread::sleep(Duration::from_millis(500));
+        files.set("d2", Fault::None);
+        Ok(())
+    })?;
+    back_online(lab, "d2")?;
+    lab.wait_until_good(VOLUME)?;
+    lab.expect_equal_copies(VOLUME)
 }
 
 /// A device that is merely slow is not given up.
