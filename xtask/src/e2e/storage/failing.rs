@@ -204,7 +204,7 @@ fn keys_elsewhere(lab: &Lab) -> Result<()> {
 
 /// What one copy does not give is read from the other; the device's errors are counted, and its copy is still written.
 fn reads(lab: &Lab, files: &FailingFiles, world: &mut World) -> Result<()> {
-    let errors = |lab: &Lab| Some(lab.device("d2").ok()?["errors"]["read"].as_u64()?);
+    let errors = |lab: &Lab| lab.device("d2").ok()?["errors"]["read"].as_u64();
     let before = errors(lab).context("a count of read errors")?;
     world.under_load(lab, || {
         files.set("d2", Fault::Reads);
