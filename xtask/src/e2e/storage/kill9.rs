@@ -124,6 +124,10 @@ fn one_round(
     let next = choose(&before, random);
     let load = client.take().context("a client")?.spawn();
     let registrars = Registrars::start(lab, lun, model, random.next())?;
+    if let Some(device) = next.as_ref().and_then(|next| next.fail_first.as_deref()) {
+        lab.cli(&["device", "fail", device])?;
+        std::thread::sleep(Duration::from_millis(150));
+    }
     let mover = start_move(lab, next.as_ref());
     std::thread::sleep(Duration::from_millis(random.below(KILL_WITHIN_MS) as u64));
     let running = lab
@@ -158,6 +162,21 @@ fn one_round(
     Ok(())
 }
 
+/// Undoes what keeps the volume from becoming good by itself: a job that was paused, a device that is still taken for
+/// broken.
+fn let_go_on(lab: &Lab) -> Result<()> {
+    if lab.volume(VOLUME)?["job"]["state"] == "paused" {
+        // It may have ended or been cancelled since.
+        lab.daemon.cli_finish(&["job", "resume", VOLUME])?;
+    }
+    for device in [FILES, LOOPS].concat() {
+        if lab.device(device)?["state"] == "failed" {
+            lab.cli(&["device", "online", device])?;
+        }
+    }
+    Ok(())
+}
+
 /// Waits for the job under load.
 fn finish_job(lab: &Lab, client: &mut Option<Client>) -> Result<()> {
     if is_good(&lab.volume(VOLUME)?) {
@@ -168,7 +187,7 @@ fn finish_job(lab: &Lab, client: &mut Option<Client>) -> Result<()> {
         .context("a client")?
         .paced(Duration::from_millis(1))
         .spawn();
-    let finished = lab.wait_until_good(VOLUME);
+    let finished = let_go_on(lab).and_then(|()| lab.wait_until_good(VOLUME));
     let mut stopped = Running::stop(load)?.paced(Duration::ZERO);
     finished.context("the job does not finish by itself")?;
     stopped.verify()?;
@@ -181,6 +200,8 @@ fn finish_job(lab: &Lab, client: &mut Option<Client>) -> Result<()> {
 struct Move {
     name: &'static str,
     args: Vec<String>,
+    /// A device that is taken for broken before, under load, so that there is something to bring up to date.
+    fail_first: Option<String>,
     /// The size that the volume has once the command has succeeded.
     grown_bytes: Option<u64>,
 }
@@ -190,6 +211,7 @@ impl Move {
         Self {
             name,
             args: args.iter().map(ToString::to_string).collect(),
+            fail_first: None,
             grown_bytes: None,
         }
     }
@@ -229,7 +251,7 @@ fn choose(volume: &Value, random: &mut Random) -> Option<Move> {
         .copied()
         .filter(|name| !used.contains(name))
         .collect();
-    match random.below(8) {
+    match random.below(9) {
         0..3 => {
             // To other devices where there are enough of them, else to any.
             let (layout, count) = *random.pick(&[
@@ -289,9 +311,12 @@ fn choose(volume: &Value, random: &mut Random) -> Option<Move> {
             Some(Move::new("replace", &replace))
         }
         7 if mirrors > 1 => {
-            // Nothing but the kill: the regions that were being written have to be settled.
-            None
+            let mut resync = Move::new("resync", &["device", "online", used[0]]);
+            resync.fail_first = Some(used[0].to_owned());
+            Some(resync)
         }
+        // Nothing but the kill: the regions that were being written have to be settled.
+        8 if mirrors > 1 => None,
         _ if size < 64 << 20 => {
             let mut grow = Move::new("grow", &["volume", "grow", VOLUME, "+4M"]);
             grow.grown_bytes = Some(size + (4 << 20));
