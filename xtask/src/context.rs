@@ -116,6 +116,17 @@ impl Context {
         cargo
     }
 
+    /// Uses this build of ringfence.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn use_binary(&self, path: &Path) -> Result<()> {
+        let path = std::path::absolute(path)?;
+        ensure!(path.exists(), "{} is not there", path.display());
+        self.binary.get_or_init(|| path);
+        Ok(())
+    }
+
     /// The release build of ringfence, built at the first call.
     ///
     /// # Errors

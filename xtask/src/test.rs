@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check as a named step with its time and a clear result.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// Seed for the randomized steps, as an earlier run printed it
     #[arg(long)]
     seed: Option<u64>,
+    /// Use this build of ringfence instead of building one
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
     /// Another target in the place of ringfence, for the steps that can do with it: libiscsi, qemu, guests
     #[arg(long, value_enum, default_value = "ringfence")]
     target: TargetKind,
@@ -214,6 +218,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let chosen = choose(&arguments.only)?;
     let context = Context::new(arguments.seed, arguments.target)?;
+    if let Some(binary) = &arguments.binary {
+        context.use_binary(binary)?;
+    }
     println!("seed {}", context.seed);
     let start = Instant::now();
     let (mut passed, mut failed) = (0_u32, Vec::new());
