@@ -118,7 +118,10 @@ fn noise_in_keys(lab: &Lab, model: &Model, random: &mut Random) -> Result<()> {
     ensure!(
         found["keys_stale"]
             .as_array()
-            .is_some_and(|stale| stale.iter().any(|name| name == device.as_str())),
+            .is_some_and(|stale| stale.iter().any(|one| {
+                one.as_str()
+                    .is_some_and(|one| one.split_whitespace().next() == Some(device.as_str()))
+            })),
         "with noise over the keys on {device} verify says {found}"
     );
     keys_are_good(lab, 3)?;

@@ -139,6 +139,11 @@ fn with_replace_lost_reservation(lab: &Lab, client: &mut Client) -> Result<()> {
             raw_session(client)?
         }
     };
+    // The unit attentions of the restart come first.
+    while session
+        .test_unit_ready(unit)
+        .is_err_and(|error| is_attention(&error))
+    {}
     expect_lost("REGISTER", session.register_and_ignore(unit, NEW_KEY, true))?;
     let data = Bytes::from(vec![0; BLOCK_SIZE_BYTES as usize]);
     expect_lost(
@@ -195,6 +200,12 @@ fn with_clear(lab: &Lab, client: &mut Client) -> Result<()> {
 /// A session without the TEST UNIT READY that [`super::client::Address::log_in`] sends.
 fn raw_session(client: &Client) -> Result<Session> {
     Ok(client.address().connect()?)
+}
+
+fn is_attention(error: &Error) -> bool {
+    error
+        .sense()
+        .is_some_and(|sense| sense.key == SenseKey::UnitAttention)
 }
 
 fn expect_lost(what: &str, result: Result<(), Error>) -> Result<()> {
