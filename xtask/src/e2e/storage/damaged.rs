@@ -198,6 +198,5 @@ fn cut_short(lab: &Lab, mut client: Client) -> Result<Client> {
     client.verify()?;
     lab.expect_equal_copies(VOLUME)?;
     keys_are_good(lab, 3)?;
-    lab.cli(&["device", "remove", &data[0].device])?;
     Ok(client)
 }

@@ -44,6 +44,7 @@ pub fn run(context: &Context) -> Result<String> {
     for round in 0..ROUNDS {
         let ended = one_round(
             &mut lab,
+            &loops,
             lun,
             &mut client,
             &mut model,
@@ -110,6 +111,7 @@ fn add_devices(lab: &Lab, folder: &Path) -> Result<Vec<LoopDevice>> {
 
 fn one_round(
     lab: &mut Lab,
+    loops: &[LoopDevice],
     lun: u16,
     client: &mut Option<Client>,
     model: &mut Model,
@@ -120,6 +122,7 @@ fn one_round(
     if random.below(2) == 0 {
         finish_job(lab, client)?;
     }
+    add_replaced(lab, loops)?;
     let before = lab.volume(VOLUME)?;
     let next = choose(&before, random);
     let load = client.take().context("a client")?.spawn();
@@ -162,6 +165,25 @@ fn one_round(
     Ok(())
 }
 
+/// A device that was replaced has left the pool; it joins again.
+fn add_replaced(lab: &Lab, loops: &[LoopDevice]) -> Result<()> {
+    let devices = lab.daemon.cli_json(&["device", "list"])?;
+    let there: Vec<&str> = devices
+        .as_array()
+        .context("devices")?
+        .iter()
+        .filter_map(|device| device["name"].as_str())
+        .collect();
+    let paths = LOOPS
+        .iter()
+        .zip(loops.iter().map(|device| device.path().to_owned()));
+    let paths = paths.chain(FILES.iter().map(|name| (name, lab.file(name))));
+    for (name, path) in paths.filter(|(name, _)| !there.contains(name)) {
+        lab.add_path(name, &path)?;
+    }
+    Ok(())
+}
+
 /// Undoes what keeps the volume from becoming good by itself: a job that was paused, a device that is still taken for
 /// broken.
 fn let_go_on(lab: &Lab) -> Result<()> {
@@ -169,9 +191,14 @@ fn let_go_on(lab: &Lab) -> Result<()> {
         // It may have ended or been cancelled since.
         lab.daemon.cli_finish(&["job", "resume", VOLUME])?;
     }
-    for device in [FILES, LOOPS].concat() {
-        if lab.device(device)?["state"] == "failed" {
-            lab.cli(&["device", "online", device])?;
+    let devices = lab.daemon.cli_json(&["device", "list"])?;
+    for device in devices.as_array().context("devices")? {
+        if device["state"] == "failed" {
+            lab.cli(&[
+                "device",
+                "online",
+                device["name"].as_str().context("a name")?,
+            ])?;
         }
     }
     Ok(())
