@@ -165,7 +165,7 @@ fn noise_at_start(lab: &mut Lab, model: &Model, random: &mut Random) -> Result<(
     lab.expect_equal_copies(VOLUME)
 }
 
-/// The second device's file loses its second half. Reads that meet the end are served by the other copy. What a shorter
+/// The second device's file loses its second half. Whoever meets the end is served by the other copy. What a shorter
 /// file has lost nobody knows, so the device is replaced, not taken back.
 fn cut_short(lab: &Lab, mut client: Client) -> Result<Client> {
     let data = lab.extents(VOLUME, "public", 1)?;
@@ -174,6 +174,9 @@ fn cut_short(lab: &Lab, mut client: Client) -> Result<Client> {
         .write(true)
         .open(lab.file(&data[0].device))?;
     file.set_len(middle)?;
+    // A write past the end would make the file longer again, and what is missing would read as zeroes: so the first who
+    // comes is one who reads both copies.
+    lab.verify(VOLUME, false)?;
     client.verify().context("reading everything")?;
     lab.wait_for_volume(VOLUME, "degraded", |volume| volume["health"] == "degraded")?;
     let load = client.spawn();
