@@ -1,5 +1,8 @@
 //! Devices that fail, hang, slow down and become read-only under load: the initiator sees no error, only a pause; the
 //! keys stay and get a new copy elsewhere; a device that is back is brought up to date.
+//!
+//! The devices are used with direct I/O (`--direct`). A write into the page cache of a file that hangs keeps the thread that
+//! makes it, and with it everything that this thread serves: nothing protects from that.
 
 use std::path::Path;
 use std::time::Duration;
@@ -60,7 +63,7 @@ fn scenario(
     lab: &mut Lab,
 ) -> Result<String> {
     for name in ["d1", "d2", "d3", "d4"] {
-        lab.add_path(name, &files.create(name, DEVICE_MIB)?)?;
+        lab.add_direct(name, &files.create(name, DEVICE_MIB)?)?;
     }
     // The pool chooses where the keys are: only then may it put a new copy elsewhere.
     let options = ["--mirrors", "2", "--on", "d1,d2"];

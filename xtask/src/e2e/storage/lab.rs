@@ -76,6 +76,15 @@ impl Lab {
         self.cli(&["device", "add", name, path])
     }
 
+    /// The same with direct I/O: what waits for such a device waits in the kernel, and no thread of the daemon with it.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub fn add_direct(&self, name: &str, path: &Path) -> Result<()> {
+        let path = path.to_str().context("a path in UTF-8")?;
+        self.cli(&["device", "add", name, path, "--direct"])
+    }
+
     /// Makes a volume with these further options, which everyone may read and write; returns its LUN.
     ///
     /// # Errors
