@@ -196,8 +196,8 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Steps that only run when named: the volume manager does not do yet what they ask of it.
-const AHEAD: [&str; 5] = [
+/// Steps that only run when named: ringfence does not do yet what they ask of it.
+const AHEAD: [&str; 1] = ["failing"];
     "kill9-moves",
     "failing",
     "damaged",
