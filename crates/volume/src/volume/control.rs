@@ -129,6 +129,11 @@ impl<D: BlockDevice> Volume<D> {
         self.generations.all_ended().await;
     }
 
+    /// Whether [`Volume::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.layout.load().is_none()
+    }
+
     /// Refuses writes, for instance while no change of the configuration can be committed.
     pub(crate) fn refuse_writes(&self, reason: String) {
         self.refuse_writes.store(Some(Arc::new(reason)));

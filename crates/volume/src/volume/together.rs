@@ -201,6 +201,11 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     /// Whether `plex` need not do it any more: nobody believes what it missed.
     fn is_gone(&self, plex: usize) -> bool {
         let uuid = self.names[plex];
+        if self.volume.is_closed() {
+            // Nobody detaches plexes of a deleted volume. What hangs may still land: nothing is placed on a device
+            // with operations that were given up.
+            return true;
+        }
         match self.what {
             What::Write => {
                 !self.volume.takes_part(uuid)

@@ -515,3 +515,38 @@ fn a_log_write_that_was_given_up_is_not_overtaken() {
         });
     }
 }
+
+#[test]
+fn deleting_a_volume_ends_what_waits_for_a_plex() {
+    for hangs in [false, true] {
+        let lab = Lab::new(11, &[512, 512], &[&[0], &[1]], 4 * MIB);
+        lab.world.run(async {
+            let (_devices, volume) = lab.volume(true).await;
+            fill(&volume, 0, 4096, 1).await;
+            if hangs {
+                lab.world.hang(1);
+            } else {
+                lab.world.die(1);
+            }
+            // One waits for the data, one for the log, one for a flush; nobody detaches the plex.
+            let waiting: Vec<_> = (0..3u64)
+                .map(|kind| {
+                    let volume = volume.clone();
+                    sim::spawn(async move {
+                        if kind == 2 {
+                            return volume.flush().await;
+                        }
+                        volume.write(kind * 2 * MIB, vec![2; 4096].into()).await
+                    })
+                })
+                .collect();
+            let clock = crate::block_device::BlockDevice::sleep;
+            clock(&*lab.world.device(0), 2 * HANG_LIMIT).await;
+            assert!(!waiting[0].is_done() && !waiting[1].is_done());
+            volume.close().await;
+            for task in waiting {
+                drop(task.await);
+            }
+        });
+    }
+}
