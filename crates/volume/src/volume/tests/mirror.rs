@@ -540,8 +540,8 @@ fn deleting_a_volume_ends_what_waits_for_a_plex() {
                     })
                 })
                 .collect();
-            let clock = crate::block_device::BlockDevice::sleep;
-            clock(&*lab.world.device(0), 2 * HANG_LIMIT).await;
+            let clock = lab.world.device(0);
+            crate::block_device::BlockDevice::sleep(&*clock, 2 * HANG_LIMIT).await;
             assert!(!waiting[0].is_done() && !waiting[1].is_done());
             volume.close().await;
             for task in waiting {
