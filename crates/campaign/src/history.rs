@@ -166,6 +166,8 @@ impl History {
             let Some(opened) = opened else {
                 violation("the pool is gone");
             };
+            let keeper = opened.pool.clone();
+            drop(spawn(async move { keeper.keep().await }));
             verify::check(&opened.pool, &mut model, &counters).await;
             verify::check(&opened.pool, &mut model, &counters).await;
             let Opened { pool, owners } = opened;
@@ -182,8 +184,6 @@ impl History {
                 quiet: Cell::new(false),
                 poisoned: RefCell::default(),
             });
-            let keeper = life.pool.clone();
-            drop(spawn(async move { keeper.keep().await }));
             for _ in 0..plan.clients {
                 drop(spawn(data_client(life.clone())));
             }
@@ -269,8 +269,13 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
         world.run(async {
             let opened = verify::open(&world, &mut model, &life.counters, random, boot).await;
             if let Some(opened) = opened {
+                // Clients of a plex in trouble wait for the keeper; without trouble nobody does.
+                let waiting = model.trouble.is_some().then(|| {
+                    let keeper = opened.pool.clone();
+                    spawn(async move { keeper.keep().await })
+                });
                 verify::check(&opened.pool, &mut model, &life.counters).await;
-                if random.one_in(2) {
+                if waiting.is_none() && random.one_in(2) {
                     // The keeper begins to repair, and nothing of it shows.
                     let keeper = opened.pool.clone();
                     let keeper = spawn(async move { keeper.keep().await });
@@ -282,6 +287,7 @@ fn look(life: &Life, random: &mut Random, boot: u64) {
                     verify::check(&opened.pool, &mut model, &life.counters).await;
                     keeper.cancel();
                 }
+                drop(waiting);
                 if let Some(problem) = &opened.owners.lock().violation {
                     violation(problem);
                 }
