@@ -146,6 +146,8 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     async fn cancel(&self, volume: &Arc<Volume<D>>, id: Uuid) -> Result<(), PoolError> {
+        let keys_change = self.keeper.keys_change(volume.uuid());
+        let _keys_held = keys_change.lock().await;
         let mutex = self.keeper.plexes(volume.uuid());
         let _held = mutex.lock().await;
         let record = volume.record();

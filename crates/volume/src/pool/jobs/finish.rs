@@ -60,6 +60,8 @@ impl<D: BlockDevice> Pool<D> {
         if job.paused || !self.is_filled(volume, &record, job) {
             return Ok(false);
         }
+        let keys_change = self.keeper.keys_change(record.uuid);
+        let _keys_held = keys_change.lock().await;
         self.move_members(volume, &record, &job.keys_fresh, &job.keys_retire)
             .await?;
         // Everything that was copied is durable; this is for writes of clients that only the fresh plexes will have.

@@ -50,6 +50,8 @@ impl<D: BlockDevice> Pool<D> {
         let Ok(region) = volume.private_region() else {
             return;
         };
+        let mutex = self.keeper.keys_change(volume.uuid());
+        let _held = mutex.lock().await;
         let snapshot = self.snapshot().await;
         let Some(clock) = snapshot.devices.values().next().cloned() else {
             return;

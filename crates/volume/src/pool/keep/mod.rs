@@ -129,6 +129,12 @@ impl<D: BlockDevice> Keeper<D> {
         }
     }
 
+    /// The mutex of whoever changes the replicas of a volume's keys. Taken before that of the plexes.
+    pub(super) fn keys_change(&self, volume: Uuid) -> Arc<async_lock::Mutex<()>> {
+        let mut state = self.state.lock();
+        state.volumes.entry(volume).or_default().keys_change.clone()
+    }
+
     /// The mutex of whoever changes the plexes of a volume.
     pub(super) fn plexes(&self, volume: Uuid) -> Arc<async_lock::Mutex<()>> {
         let mut state = self.state.lock();

@@ -71,6 +71,9 @@ pub(in crate::pool) struct Stall {
 pub(in crate::pool) struct VolumeState<D> {
     /// Held by whoever changes which plexes there are or which of them take part.
     pub(in crate::pool) plexes: Arc<Mutex<()>>,
+    /// Held by whoever changes which replicas of the keys there are, from the look at the members to the commit of the
+    /// record: a list of members that is older than the record would take new members for leftovers.
+    pub(in crate::pool) keys_change: Arc<Mutex<()>>,
     pub(in crate::pool) trouble: BTreeMap<Uuid, Trouble>,
     /// Plexes whose trouble nothing can be done about now, by plex.
     pub(in crate::pool) hopeless: BTreeMap<Uuid, Backoff>,
@@ -102,6 +105,7 @@ impl<D> Default for VolumeState<D> {
     fn default() -> Self {
         VolumeState {
             plexes: Arc::default(),
+            keys_change: Arc::default(),
             trouble: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             drained: None,
