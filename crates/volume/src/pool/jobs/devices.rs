@@ -217,6 +217,45 @@ impl<D: BlockDevice> Pool<D> {
         Ok(())
     }
 
+    /// Before a device is opened anew: no plex on it may take part in a volume that others have copies of, because what the
+    /// old handle lost would count as present. Those that can be are detached.
+    async fn check_nothing_attached(&self, device: Uuid, name: &str) -> Result<(), PoolError> {
+        let snapshot = self.snapshot().await;
+        let in_service = snapshot.devices.get(&device).is_some_and(|d| d.is_online());
+        if in_service && snapshot.unusable(device).is_none() {
+            return Err(JobError::InService { name: name.into() }.into());
+        }
+        let attached = |volume: &Volume<D>| -> Vec<Uuid> {
+            let record = volume.record();
+            let plexes = record.plexes.iter();
+            plexes
+                .filter(|plex| plex.is_attached() && plex.is_on(device))
+                .map(|plex| plex.uuid)
+                .collect()
+        };
+        for volume in self.volumes() {
+            // With one plex and no region log there is nobody to compare it with.
+            if volume.fault().is_some() || volume.regions() == 0 || attached(&volume).is_empty() {
+                continue;
+            }
+            self.keeper.not_hopeless(volume.uuid());
+            self.detach_troubled(&volume).await;
+            let left = attached(&volume);
+            if left.is_empty() {
+                continue;
+            }
+            let record = volume.record();
+            let only = self.only_in(&volume, &record, &left);
+            return Err(JobError::StillAttached {
+                volume: record.name.clone(),
+                device: name.into(),
+                bytes: only.iter().map(|range| range.length_bytes).sum(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
     /// Lets go of the handle of a device that failed, so that it can be opened anew.
     ///
     /// # Errors
@@ -271,8 +310,12 @@ impl<D: BlockDevice> Pool<D> {
         {
             return Err(wrong("its areas are not those of the configuration".into()).into());
         }
+        self.check_nothing_attached(uuid, name).await?;
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
+        // It may have been removed meanwhile.
+        let record = inner.config()?.devices.get(&uuid).cloned();
+        let record = record.ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
         match inner.devices.get(&uuid) {
             Some(device) if device.is_online() && record.failed.is_none() => {
                 return Err(JobError::InService { name: name.into() }.into());

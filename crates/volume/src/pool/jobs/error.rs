@@ -98,6 +98,18 @@ pub enum JobError {
         /// The device.
         name: String,
     },
+    /// A plex on the device takes part, because nobody else has what it has.
+    #[error(
+        "volume {volume} has its only valid copy of {bytes} bytes on device {device}; what was written to it and not flushed may be lost, so it is not taken back while the volume is served: stop the daemon in order and start it again; nothing was changed"
+    )]
+    StillAttached {
+        /// The volume.
+        volume: String,
+        /// The device.
+        device: String,
+        /// How many.
+        bytes: u64,
+    },
     /// Another medium than the one that is expected.
     #[error("{path} is not device {name} of this pool: {problem}")]
     WrongDevice {
@@ -123,6 +135,7 @@ impl JobError {
             | JobError::Changed { .. }
             | JobError::InService { .. }
             | JobError::StillBusy { .. }
+            | JobError::StillAttached { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
             JobError::Copies { .. } => PoolErrorKind::Failed,
         }

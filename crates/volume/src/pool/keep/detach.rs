@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future::or;
 use uuid::Uuid;
 
 use super::state::Trouble;
@@ -22,6 +23,8 @@ use crate::volume::reports::{Report, Trouble as Reported};
 
 /// Between two tries of a commit that a detach waits for.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+/// How long a detach waits for a plex that has just come.
+const DECIDE_AGAIN: Duration = Duration::from_millis(500);
 /// Plexes whose logs failed during a detach join it; more rounds than plexes make no sense.
 const ROUNDS: usize = crate::config::MAX_PLEXES + 1;
 
@@ -155,8 +158,12 @@ impl<D: BlockDevice> Pool<D> {
                         }
                         continue;
                     }
-                    // A region became stale elsewhere since the decision: decide again.
-                    Err(DetachError::LastCopy { .. }) => continue,
+                    // A region became stale elsewhere since the decision; or another plex has just come, and counts as
+                    // soon as nobody uses an older layout. Decide again.
+                    Err(DetachError::LastCopy { .. }) => {
+                        or(volume.drained(), clock.sleep(DECIDE_AGAIN)).await;
+                        continue;
+                    }
                 }
                 self.commit_detach(volume, &going, &all, &snapshot).await;
             }
@@ -243,6 +250,7 @@ impl<D: BlockDevice> Pool<D> {
                 .map_or_else(String::new, |trouble| trouble.reason.clone())
         };
         let before = volume.record();
+        let mut first = true;
         loop {
             let changed = self
                 .change_volume(volume, Vec::new(), |record| {
@@ -262,6 +270,11 @@ impl<D: BlockDevice> Pool<D> {
                 Err(PoolError::NoSuchVolume { .. }) => return,
                 Err(error) => error,
             };
+            if std::mem::take(&mut first) {
+                // A copy of the configuration that is behind and well may be the one that is missing.
+                self.repair_config().await;
+                continue;
+            }
             volume.refuse_writes(format!(
                 "a copy failed and the configuration cannot say so durably: {error}"
             ));

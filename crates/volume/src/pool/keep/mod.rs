@@ -116,10 +116,18 @@ impl<D: BlockDevice> Keeper<D> {
         known.stall_told = false;
     }
 
+    /// Plexes of a volume that nothing could be done about are decided on again.
+    pub(super) fn not_hopeless(&self, volume: Uuid) {
+        let mut state = self.state.lock();
+        let known = state.volumes.entry(volume).or_default();
+        known.hopeless.clear();
+    }
+
     /// A device was opened anew: nothing that was known of the old one counts.
     pub(super) fn device_is_back(&self, device: Uuid) {
         let mut state = self.state.lock();
         state.devices.remove(&device);
+        state.config_at = Duration::ZERO;
         for known in state.volumes.values_mut() {
             known.attach.clear();
             known.hopeless.clear();

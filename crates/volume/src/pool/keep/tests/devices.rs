@@ -422,3 +422,58 @@ fn one_device_after_the_other_fails_and_comes_back() {
         });
     }
 }
+
+#[test]
+fn a_device_with_the_only_copy_is_not_opened_anew_under_a_volume_that_is_served() {
+    let world = SimWorld::seeded(27);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 4]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let single = pool
+            .volume_create(request("w", 2, 1, &["d0"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.device_fail("d1").await.unwrap();
+        for block in 0..50 {
+            assert!(client.write(block).await);
+        }
+        client.flush().await;
+        // The device with the only copy of that loses a flush.
+        world.fail(0, false, false, true);
+        assert!(volume.flush().await.is_err());
+        world.fail(0, false, false, false);
+        let refused = pool.device_online("d0", source(&world, 0)).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("only valid copy of"), "{refused}");
+        assert!(!client.write(3).await, "it is as before");
+        drop((pool, volume, single));
+        // A start finds what was flushed, and takes d1 back when it is told to.
+        let (pool, _) = open(&world, &[0, 1, 2, 3]).await;
+        let volume = pool.volume("v").unwrap();
+        assert_eq!(volume.fault(), None);
+        let client = client.again(&volume);
+        client.check_all().await;
+        keep(&pool);
+        pool.device_online("d1", source(&world, 1)).await.unwrap();
+        until(&world, 60, "whole", || is_whole(&volume)).await;
+        plexes_are_the_same(&world, &pool, &volume).await;
+        // With a copy elsewhere it is detached first, and taken back.
+        world.fail(0, false, false, true);
+        assert!(client.write(4).await);
+        client.flush().await;
+        world.fail(0, false, false, false);
+        pool.device_online("d0", source(&world, 0)).await.unwrap();
+        until(&world, 60, "whole", || is_whole(&volume)).await;
+        for block in 0..100 {
+            assert!(client.write(block).await);
+        }
+        volume.flush().await.unwrap();
+        plexes_are_the_same(&world, &pool, &volume).await;
+        client.check_all().await;
+    });
+}
