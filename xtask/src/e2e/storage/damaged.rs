@@ -10,14 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
 use super::client::Client;
 use super::lab::{Extent, Lab};
 use crate::context::Context;
 use crate::e2e::kill9::model::Model;
 use crate::e2e::kill9::nexuses;
-use crate::process::wait_for;
 use crate::random::Random;
 use crate::targets::Target;
 
@@ -27,7 +25,6 @@ const SIZE_MIB: u64 = 24;
 const DEVICE_MIB: u64 = 128;
 const VOLUME: &str = "data";
 const DEVICES: [&str; 4] = ["d1", "d2", "d3", "d4"];
-const LIMIT: Duration = Duration::from_secs(60);
 /// The copy of the configuration on a small device: from the first MiB on, four MiB (docs/on-disk-format.md).
 const CONFIGURATION: (u64, u64) = (1 << 20, 4 << 20);
 
@@ -124,26 +121,8 @@ fn noise_in_keys(lab: &Lab, model: &Model, random: &mut Random) -> Result<()> {
             })),
         "with noise over the keys on {device} verify says {found}"
     );
-    keys_are_good(lab, 3)?;
+    lab.wait_for_keys(VOLUME, 3)?;
     expect_state(lab, model)
-}
-
-/// Waits until so many copies of the keys are current.
-fn keys_are_good(lab: &Lab, copies: usize) -> Result<()> {
-    let mut last = Value::Null;
-    wait_for(
-        &format!("{copies} current copies of the keys"),
-        LIMIT,
-        || {
-            last = lab.daemon.cli_json(&["keys", VOLUME]).ok()?;
-            let replicas = last["replicas"].as_array()?;
-            let current = replicas
-                .iter()
-                .filter(|replica| replica["state"] == "current");
-            (current.count() == copies && replicas.len() == copies).then_some(())
-        },
-    )
-    .with_context(|| format!("keys says {last}"))
 }
 
 /// Configuration of one device and keys on another, while no daemon runs.
@@ -159,7 +138,7 @@ fn noise_at_start(lab: &mut Lab, model: &Model, random: &mut Random) -> Result<(
     write_noise(lab, &keys, random)?;
     lab.daemon.start()?;
     lab.wait_until_good(VOLUME)?;
-    keys_are_good(lab, 3)?;
+    lab.wait_for_keys(VOLUME, 3)?;
     lab.wait_for_device("d2", "online")?;
     expect_state(lab, model)?;
     lab.expect_equal_copies(VOLUME)
@@ -195,6 +174,6 @@ fn cut_short(lab: &Lab, mut client: Client) -> Result<Client> {
     let mut client = load.stop()?;
     client.verify()?;
     lab.expect_equal_copies(VOLUME)?;
-    keys_are_good(lab, 3)?;
+    lab.wait_for_keys(VOLUME, 3)?;
     Ok(client)
 }

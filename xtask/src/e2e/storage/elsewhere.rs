@@ -73,6 +73,7 @@ pub fn run(context: &Context) -> Result<String> {
     second.cli(&["device", "online", "d3", "--path", text(&paths[2])?])?;
     for (name, client) in &mut clients {
         second.wait_until_good(name)?;
+        second.wait_for_keys(name, 3)?;
         client.verify()?;
         second.expect_equal_copies(name)?;
     }

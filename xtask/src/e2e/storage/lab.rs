@@ -168,6 +168,22 @@ impl Lab {
         self.wait_for_volume(name, "good, with no job", is_good)
     }
 
+    /// Waits until a volume has so many copies of its keys, all of them current.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_for_keys(&self, volume: &str, copies: usize) -> Result<()> {
+        let mut last = Value::Null;
+        let what = format!("{copies} current copies of the keys of {volume}");
+        wait_for(&what, LIMIT, || {
+            last = self.daemon.cli_json(&["keys", volume]).ok()?;
+            let replicas = last["replicas"].as_array()?;
+            let current = replicas.iter().filter(|one| one["state"] == "current");
+            (current.count() == copies && replicas.len() == copies).then_some(())
+        })
+        .with_context(|| format!("keys says {last}"))
+    }
+
     /// `device show`.
     ///
     /// # Errors
