@@ -120,9 +120,12 @@ async fn replace(life: &Life) {
     };
     let rate = rate(&mut life.random.borrow_mut());
     let _active = life.begin("replace", 0);
-    life.model.borrow_mut().leaving.insert(old.clone());
+    // An earlier job may have it leave already: then it does, whatever becomes of this one.
+    let first = life.model.borrow_mut().leaving.insert(old.clone());
     let result = life.pool.device_replace(old, new, rate).await;
-    if let Err(true) = went_well(life, "replace", result) {
+    if let Err(true) = went_well(life, "replace", result)
+        && first
+    {
         life.model.borrow_mut().leaving.remove(old);
     }
 }

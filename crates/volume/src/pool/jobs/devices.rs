@@ -238,6 +238,14 @@ impl<D: BlockDevice> Pool<D> {
             if volume.fault().is_some() || volume.regions() == 0 || attached(&volume).is_empty() {
                 continue;
             }
+            if self.keeper.state.lock().config_lost {
+                // Nobody can be detached, and the attempt would last until somebody can.
+                return Err(JobError::NoQuorum {
+                    volume: volume.record().name.clone(),
+                    device: name.into(),
+                }
+                .into());
+            }
             self.keeper.not_hopeless(volume.uuid());
             self.detach_troubled(&volume).await;
             let left = attached(&volume);
@@ -312,11 +320,23 @@ impl<D: BlockDevice> Pool<D> {
         }
         self.check_nothing_attached(uuid, name).await?;
         let mut inner = self.inner.lock().await;
-        self.settle(&mut inner).await?;
+        let mut opened = false;
+        if let Err(error) = self.settle(&mut inner).await {
+            // This device may be what the configuration lacks for a quorum.
+            match inner.devices.get(&uuid) {
+                Some(device) if !device.is_online() && device.abandoned() == 0 => {
+                    device.bring_online(source.device.clone(), source.path.clone());
+                }
+                _ => return Err(error),
+            }
+            opened = true;
+            self.settle(&mut inner).await?;
+        }
         // It may have been removed meanwhile.
         let record = inner.config()?.devices.get(&uuid).cloned();
         let record = record.ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
         match inner.devices.get(&uuid) {
+            Some(_) if opened => {}
             Some(device) if device.is_online() && record.failed.is_none() => {
                 return Err(JobError::InService { name: name.into() }.into());
             }
@@ -329,6 +349,12 @@ impl<D: BlockDevice> Pool<D> {
             }
         }
         inner.guard_threads();
+        if let Some(config) = &mut inner.config
+            && let Err(error) = config.repair(uuid).await
+        {
+            // The keeper tries again; if the commit below needs this copy for its quorum, it says so.
+            tracing::warn!(device = name, %error, "the copy of the configuration is not current yet");
+        }
         let changed = DeviceRecord {
             path: source.path.clone(),
             failed: None,

@@ -110,6 +110,16 @@ pub enum JobError {
         /// How many.
         bytes: u64,
     },
+    /// A plex on the device takes part, and the configuration has no quorum to say that it does not any more.
+    #[error(
+        "the configuration has no quorum to take the copy of volume {volume} on device {device} out first: bring another device online before, or stop the daemon in order and start it again; nothing was changed"
+    )]
+    NoQuorum {
+        /// The volume.
+        volume: String,
+        /// The device.
+        device: String,
+    },
     /// Another medium than the one that is expected.
     #[error("{path} is not device {name} of this pool: {problem}")]
     WrongDevice {
@@ -136,6 +146,7 @@ impl JobError {
             | JobError::InService { .. }
             | JobError::StillBusy { .. }
             | JobError::StillAttached { .. }
+            | JobError::NoQuorum { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
             JobError::Copies { .. } => PoolErrorKind::Failed,
         }

@@ -477,3 +477,28 @@ fn a_device_with_the_only_copy_is_not_opened_anew_under_a_volume_that_is_served(
         client.check_all().await;
     });
 }
+
+#[test]
+fn a_device_that_comes_back_may_be_what_the_configuration_lacks() {
+    let world = SimWorld::seeded(91);
+    world.run(async {
+        let (pool, _events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 1, &["d2"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.device_fail("d0").await.unwrap();
+        // One of three is left: that this one failed cannot be committed any more, but it is not used.
+        assert!(pool.device_fail("d1").await.is_err());
+        pool.device_online("d0", source(&world, 0)).await.unwrap();
+        pool.device_online("d1", source(&world, 1)).await.unwrap();
+        for name in ["d0", "d1"] {
+            let info = pool.device(name).await.unwrap();
+            assert!(info.online && info.failed.is_none(), "{info:?}");
+        }
+        pool.volume_rename("v", "w").await.unwrap();
+        client.check_all().await;
+    });
+}
