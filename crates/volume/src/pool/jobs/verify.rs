@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::JobError;
 use crate::block_device::BlockDevice;
 use crate::page_store::Finding;
 use crate::pool::keep::pace::Pacer;
@@ -99,16 +100,23 @@ impl<D: BlockDevice> Pool<D> {
                 .collect();
             region += 1;
             if complete.len() < 2 {
-                verified.skipped_bytes += length_bytes;
                 continue;
             }
             let believed = complete.first().copied().filter(|_| repair);
-            let compared = volume
-                .compare_region(region - 1, believed, &pacer)
-                .await
-                .map_err(|error| PoolError::Inconsistent {
-                    problem: format!("volume {name} could not be compared at {start}: {error}"),
-                })?;
+            let compared = match volume.compare_region(region - 1, believed, &pacer).await {
+                Ok(compared) => compared,
+                // The other copies were removed meanwhile: nothing is left to compare with.
+                Err(_) if volume.record().plexes.len() == 1 => break,
+                Err(error) => {
+                    // Deleted meanwhile, perhaps.
+                    self.volume(&volume.record().name)?;
+                    return Err(JobError::Copies {
+                        volume: name.into(),
+                        problem: format!("not compared from byte {start} on: {error}"),
+                    }
+                    .into());
+                }
+            };
             if compared.stopped {
                 // The volume has grown: its regions may have other numbers now.
                 region = 0;
@@ -129,6 +137,8 @@ impl<D: BlockDevice> Pool<D> {
                 verified.add(&range, vec![at(&plex)], repaired, "it could not be read");
             }
         }
+        let size_bytes = volume.size_bytes();
+        verified.skipped_bytes = size_bytes.saturating_sub(verified.checked_bytes);
         verified.stopped = !progress(size_bytes, size_bytes);
         Ok(verified)
     }

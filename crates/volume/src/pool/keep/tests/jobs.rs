@@ -383,3 +383,75 @@ fn growing_and_punching_holes_while_a_mirror_is_added() {
         assert!(tail.iter().all(|byte| *byte == 0), "new bytes are zeroes");
     });
 }
+
+#[test]
+fn copies_are_compared_repaired_and_may_go_meanwhile() {
+    let world = SimWorld::seeded(170);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 3]).await;
+        let volume = pool
+            .volume_create(request("v", 8, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        let all = |_, _| true;
+        let clean = pool.volume_verify("v", false, all).await.unwrap();
+        assert_eq!((clean.checked_bytes, clean.mismatched_bytes), (8 * MIB, 0));
+        // Wrong bytes in the second copy, in two places.
+        let map = volume.map();
+        for at in [5 * MIB, 5 * MIB + 4096, 7 * MIB + 8192] {
+            let place = map.translate(Region::Public { plex: 1 }, at, 512).unwrap()[0];
+            world.overwrite(1, place.device_offset_bytes, &[0xdd; 512]);
+        }
+        let found = pool.volume_verify("v", false, all).await.unwrap();
+        let places: Vec<_> = found
+            .mismatches
+            .iter()
+            .map(|found| (found.offset_bytes, found.length_bytes, found.plexes.clone()))
+            .collect();
+        assert_eq!(
+            places,
+            [(5 * MIB, 8192, vec![1]), (7 * MIB + 8192, 4096, vec![1])]
+        );
+        assert_eq!((found.mismatched_bytes, found.repaired_bytes), (12_288, 0));
+        let repaired = pool.volume_verify("v", true, all).await.unwrap();
+        assert_eq!(repaired.repaired_bytes, 12_288);
+        let clean = pool.volume_verify("v", false, all).await.unwrap();
+        assert!(clean.mismatches.is_empty());
+        plexes_are_the_same(&world, &pool, &volume).await;
+        client.check_all().await;
+        // It stops when it is told to, and ends in order when the other copy goes.
+        let stopped = pool
+            .volume_verify("v", false, |done, _| done < 2 * MIB)
+            .await;
+        assert!(stopped.unwrap().stopped);
+        // At every moment: some of them in the middle.
+        let mut in_the_middle = 0;
+        for delay_ms in 1..16 {
+            let removing = {
+                let (pool, clock) = (pool.clone(), world.device(0));
+                spawn(async move {
+                    clock.sleep(Duration::from_millis(delay_ms)).await;
+                    let any = WhichPlex::Any;
+                    pool.volume_remove_mirror("v", any).await.unwrap();
+                })
+            };
+            while volume.record().plexes.len() > 1 {
+                let left = pool.volume_verify("v", false, all).await.unwrap();
+                assert!(left.mismatches.is_empty(), "{left:?}");
+                in_the_middle += u32::from(left.skipped_bytes > 0);
+            }
+            removing.await;
+            pool.volume_add_mirror("v", &[], None).await.unwrap();
+            until(&world, 60, "whole", || is_whole(&volume)).await;
+        }
+        assert!(in_the_middle > 0);
+        pool.volume_remove_mirror("v", WhichPlex::Any)
+            .await
+            .unwrap();
+        let alone = pool.volume_verify("v", false, all).await.unwrap();
+        assert_eq!((alone.checked_bytes, alone.mismatched_bytes), (0, 0));
+        client.check_all().await;
+    });
+}
