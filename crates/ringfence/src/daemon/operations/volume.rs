@@ -128,17 +128,18 @@ impl Operations {
 
     /// Serves again what could not be served before and can be now: a device that it needs is back.
     pub(super) fn serve_what_can_be(&self) -> Result<(), Failure> {
-        for before in self.pool.volumes() {
-            if before.fault().is_none() {
-                continue;
-            }
-            let name = before.record().name.clone();
+        for mut volume in self.pool.volumes() {
+            let name = volume.record().name.clone();
             let order = self.volume_lock(&name);
             let _order = lock(&order);
-            let (pool, owned) = (Arc::clone(&self.pool), name.clone());
-            let opened = self.run(move || async move { pool.volume_reopen(&owned).await })?;
-            let volume = opened.map_err(|error| explain(&error))?;
-            if Arc::ptr_eq(&before, &volume) {
+            if volume.fault().is_some() {
+                let (pool, owned) = (Arc::clone(&self.pool), name.clone());
+                let opened = self.run(move || async move { pool.volume_reopen(&owned).await })?;
+                volume = opened.map_err(|error| explain(&error))?;
+            }
+            // The pool may have opened it anew by itself: what counts is which one the target serves.
+            let unit = self.target.logical_unit(volume.lun());
+            if unit.is_some_and(|unit| Arc::ptr_eq(unit.volume(), &volume)) {
                 continue;
             }
             let (target, lun) = (Arc::clone(&self.target), volume.lun());

@@ -335,6 +335,7 @@ impl<D: BlockDevice> Pool<D> {
         // It may have been removed meanwhile.
         let record = inner.config()?.devices.get(&uuid).cloned();
         let record = record.ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
+        let known = inner.devices.contains_key(&uuid);
         match inner.devices.get(&uuid) {
             Some(_) if opened => {}
             Some(device) if device.is_online() && record.failed.is_none() => {
@@ -349,7 +350,8 @@ impl<D: BlockDevice> Pool<D> {
             }
         }
         inner.guard_threads();
-        if let Some(config) = &mut inner.config
+        if known
+            && let Some(config) = &mut inner.config
             && let Err(error) = config.repair(uuid).await
         {
             // The keeper tries again; if the commit below needs this copy for its quorum, it says so.
