@@ -18,6 +18,18 @@ impl<D: BlockDevice> PrivateRegion<D> {
         Vec::clone(&self.health.load())
     }
 
+    /// As [`PrivateRegion::health`], but of now: it waits for a commit that is under way. Whoever changes the replicas, or the
+    /// configuration's candidates for them, decides on this.
+    ///
+    /// # Errors
+    /// The region is closed.
+    pub async fn health_now(&self) -> Result<Vec<ReplicaInfo>, PrivateRegionError> {
+        let inner = self.lock().await?;
+        let health = inner.store.health();
+        self.health.store(Arc::new(health.clone()));
+        Ok(health)
+    }
+
     /// Whether a commit has failed in a way that only [`PrivateRegion::recover`] settles; `None` while one is under way.
     pub fn is_unsettled(&self) -> Option<bool> {
         Some(self.inner.try_lock()?.store.is_unsettled())

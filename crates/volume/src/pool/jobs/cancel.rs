@@ -186,8 +186,8 @@ impl<D: BlockDevice> Pool<D> {
         self.move_members(volume, &record, &job.keys_retire, &job.keys_fresh)
             .await?;
         if let Ok(region) = volume.private_region() {
-            let members: BTreeSet<Uuid> =
-                region.health().await.iter().map(|info| info.uuid).collect();
+            let health = region.health_now().await?;
+            let members: BTreeSet<Uuid> = health.iter().map(|info| info.uuid).collect();
             for uuid in job.keys_fresh.iter().filter(|uuid| !members.contains(uuid)) {
                 // One that was half added is outvoted from here on.
                 region.remove_replica(*uuid).await?;

@@ -136,7 +136,7 @@ impl<D: BlockDevice> Pool<D> {
             return Ok(());
         }
         let region = volume.private_region()?;
-        let health = region.health().await;
+        let health = region.health_now().await?;
         let members: BTreeSet<Uuid> = health.iter().map(|info| info.uuid).collect();
         let mut going = go.iter().filter(|uuid| members.contains(*uuid));
         for uuid in come {

@@ -60,7 +60,7 @@ impl<D: BlockDevice> Pool<D> {
             clock.sleep(BUSY).await;
             None
         };
-        let Some(health) = or(async { Some(region.health().await) }, busy).await else {
+        let Some(Ok(health)) = or(async { Some(region.health_now().await) }, busy).await else {
             return;
         };
         let record = volume.record();
