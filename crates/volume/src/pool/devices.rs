@@ -172,7 +172,6 @@ impl<D: BlockDevice> Pool<D> {
     fn joined(&self, inner: &mut Inner<D>, joining: Joining<D>) -> Result<DeviceInfo, PoolError> {
         let name = joining.record.name.clone();
         inner.devices.insert(joining.record.uuid, joining.device);
-        inner.guard_threads();
         inner.space.forget();
         info(inner, joining.record.uuid).ok_or(PoolError::NoSuchDevice { name })
     }

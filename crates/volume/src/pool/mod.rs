@@ -88,15 +88,6 @@ struct Inner<D> {
 }
 
 impl<D: BlockDevice> Inner<D> {
-    /// With several devices none may block a thread that serves the others, for then nobody would notice that it hangs.
-    fn guard_threads(&self) {
-        if self.devices.len() > 1 {
-            for device in self.devices.values() {
-                device.never_block();
-            }
-        }
-    }
-
     /// Commits changes of the configuration.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), PoolError> {
         let store = self.config.as_mut().ok_or(PoolError::NoDevice)?;

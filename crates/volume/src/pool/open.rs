@@ -135,7 +135,6 @@ impl<D: BlockDevice> Pool<D> {
         // Plexes that cannot take part do not, durably, before anything is served.
         let volumes = self.detach_missing(&mut config, &handles, volumes).await?;
         inner.devices = handles;
-        inner.guard_threads();
         inner.config = Some(config);
         inner.space.forget();
         inner.names = None;

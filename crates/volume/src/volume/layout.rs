@@ -77,6 +77,12 @@ impl<D: BlockDevice> Layout<D> {
                 })
             })
             .collect();
+        if tracker.is_some() {
+            // The thread that would wait for one of them is the one that notices that it hangs.
+            for member in members.iter().flatten() {
+                member.device.never_block();
+            }
+        }
         let mut plexes = SmallVec::new();
         for (position, plex) in record.plexes.iter().enumerate() {
             if !plex.is_attached() {

@@ -349,7 +349,6 @@ impl<D: BlockDevice> Pool<D> {
                 inner.devices.insert(uuid, Arc::new(offered));
             }
         }
-        inner.guard_threads();
         if known
             && let Some(config) = &mut inner.config
             && let Err(error) = config.repair(uuid).await
