@@ -15,8 +15,6 @@ pub enum Plant {
     ForgottenKeys,
     /// The model believes that a write is durable when it is acknowledged.
     EagerModel,
-    /// A bit of a plex rots.
-    RottenPlex,
 }
 
 /// How a history is made.

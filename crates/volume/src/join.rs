@@ -2,37 +2,49 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Runs all futures together and returns their results in the same order.
-pub(crate) async fn join_all<'a, T>(
-    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = T> + 'a>>>,
-) -> Vec<T> {
-    let mut running: Vec<_> = futures.into_iter().map(Some).collect();
-    let mut results: Vec<Option<T>> = running.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut pending = false;
-        for (slot, result) in running.iter_mut().zip(&mut results) {
+/// Futures that run together, and the results of those that have ended, in the same order.
+struct Running<'a, T> {
+    futures: Vec<Option<Pin<Box<dyn Future<Output = T> + 'a>>>>,
+    results: Vec<Option<T>>,
+}
+
+impl<'a, T> Running<'a, T> {
+    fn new(futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = T> + 'a>>>) -> Self {
+        let futures: Vec<_> = futures.into_iter().map(Some).collect();
+        let results = futures.iter().map(|_| None).collect();
+        Running { futures, results }
+    }
+
+    /// Polls those that have not ended: whether all have now, and whether any of them did.
+    fn poll(&mut self, context: &mut Context<'_>) -> (Poll<()>, bool) {
+        let (mut all, mut news) = (Poll::Ready(()), false);
+        for (slot, result) in self.futures.iter_mut().zip(&mut self.results) {
             if let Some(future) = slot {
                 match future.as_mut().poll(context) {
                     Poll::Ready(value) => {
                         *result = Some(value);
                         *slot = None;
+                        news = true;
                     }
-                    Poll::Pending => pending = true,
+                    Poll::Pending => all = Poll::Pending,
                 }
             }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
-    })
-    .await;
+        (all, news)
+    }
+}
+
+/// Runs all futures together and returns their results in the same order.
+pub(crate) async fn join_all<'a, T>(
+    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = T> + 'a>>>,
+) -> Vec<T> {
+    let mut running = Running::new(futures);
+    poll_fn(|context| running.poll(context).0).await;
     // Every slot is filled: the future above is ready only when nothing is pending.
-    results.into_iter().flatten().collect()
+    running.results.into_iter().flatten().collect()
 }
 
 /// A boxed future, to be given to [`join_all`].
@@ -50,31 +62,17 @@ pub(crate) async fn join_with_patience<'a, T, S: Future<Output = ()>>(
     patience: impl Fn(&[Option<T>]) -> Option<Duration>,
     sleep: impl Fn(Duration) -> S,
 ) -> Vec<Option<T>> {
-    let mut running: Vec<_> = futures.into_iter().map(Some).collect();
-    let mut results: Vec<Option<T>> = running.iter().map(|_| None).collect();
+    let mut running = Running::new(futures);
     let mut said = None;
     let mut timer: Option<Pin<Box<S>>> = None;
     let mut first = true;
     poll_fn(|context| {
-        let mut pending = false;
-        let mut news = std::mem::take(&mut first);
-        for (slot, result) in running.iter_mut().zip(&mut results) {
-            if let Some(future) = slot {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(value) => {
-                        *result = Some(value);
-                        *slot = None;
-                        news = true;
-                    }
-                    Poll::Pending => pending = true,
-                }
-            }
+        let (done, news) = running.poll(context);
+        if done.is_ready() {
+            return done;
         }
-        if !pending {
-            return Poll::Ready(());
-        }
-        if news {
-            let now = patience(&results);
+        if std::mem::take(&mut first) || news {
+            let now = patience(&running.results);
             if now != said {
                 said = now;
                 timer = now.map(|duration| Box::pin(sleep(duration)));
@@ -86,5 +84,5 @@ pub(crate) async fn join_with_patience<'a, T, S: Future<Output = ()>>(
         }
     })
     .await;
-    results
+    running.results
 }

@@ -140,9 +140,14 @@ impl<D: BlockDevice> LogicalUnit<D> {
         if step.state == current.reservations {
             return;
         }
+        self.adopt(&current, step, by).await;
+    }
+
+    /// Puts a step, durable where it must be, in place of `current`, and records what happened.
+    async fn adopt(&self, current: &Snapshot, step: machine::Step, by: Option<&NexusUnit>) {
         let next = Snapshot {
             reservations: step.state,
-            ..(*current).clone()
+            ..current.clone()
         };
         self.publish(next, &Consequences::from(&step.effects), None)
             .await;
@@ -252,15 +257,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
                 return Err(EndLostError::NotReady(reason));
             }
         }
-        let next = Snapshot {
-            reservations: step.state,
-            ..(*current).clone()
-        };
-        self.publish(next, &Consequences::from(&step.effects), None)
-            .await;
-        for fact in step.effects.facts {
-            self.record(None, EventKind::Reservation(fact));
-        }
+        self.adopt(&current, step, None).await;
         Ok(())
     }
 

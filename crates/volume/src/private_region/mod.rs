@@ -165,17 +165,27 @@ impl<D: BlockDevice> PrivateRegion<D> {
         boot_id: Uuid,
         persist: Persist,
     ) -> Result<PrivateRegion<D>, PrivateRegionError> {
+        let region = PrivateRegion::loaded(volume, replicas, boot_id, persist).await?;
+        region.power_on_after_reboot().await?;
+        Ok(region)
+    }
+
+    /// What the replicas hold, as it is; whether power was lost since is the caller's to say.
+    async fn loaded(
+        volume: Uuid,
+        replicas: Vec<Replica<D>>,
+        boot_id: Uuid,
+        persist: Persist,
+    ) -> Result<PrivateRegion<D>, PrivateRegionError> {
         let store = PageStore::open(identity(volume), replicas.clone(), false).await?;
         let inner = load(volume, store, replicas).await?;
-        let region = PrivateRegion {
+        Ok(PrivateRegion {
             volume,
             boot_id,
             persist,
             health: ArcSwap::from_pointee(inner.store.health()),
             inner: Mutex::new(inner),
-        };
-        region.power_on_after_reboot().await?;
-        Ok(region)
+        })
     }
 
     async fn lock(&self) -> Result<MutexGuard<'_, Inner<D>>, PrivateRegionError> {
@@ -225,15 +235,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
         boot_id: Uuid,
         persist: Persist,
     ) -> Result<PrivateRegion<D>, PrivateRegionError> {
-        let store = PageStore::open(identity(volume), replicas.clone(), false).await?;
-        let inner = load(volume, store, replicas).await?;
-        let region = PrivateRegion {
-            volume,
-            boot_id,
-            persist,
-            health: ArcSwap::from_pointee(inner.store.health()),
-            inner: Mutex::new(inner),
-        };
+        let region = PrivateRegion::loaded(volume, replicas, boot_id, persist).await?;
         let mut inner = region.inner.lock().await;
         let state = inner.table.state().clone();
         region.commit_locked(&mut inner, &state).await?;

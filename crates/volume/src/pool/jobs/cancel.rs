@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::plexes::exclusive;
+use super::plexes::freed;
 use super::progress::name_of;
 use super::{JobControl, JobError, JobInfo};
 use crate::block_device::BlockDevice;
@@ -195,16 +195,7 @@ impl<D: BlockDevice> Pool<D> {
         }
         let mut after = VolumeRecord::clone(&record);
         roll_back(&mut after, &job.fresh, &job.keys_fresh);
-        let gone = record.plexes.iter().filter(|p| job.fresh.contains(&p.uuid));
-        let keys = record
-            .keys
-            .iter()
-            .filter(|k| job.keys_fresh.contains(&k.uuid));
-        let extents = exclusive(
-            gone.flat_map(|plex| plex.extents())
-                .chain(keys.map(|keys| &keys.extent)),
-            &after,
-        );
+        let extents = freed(&record, &after);
         let reserved = self.inner.lock().await.space.hold(extents.clone());
         let changed = self
             .change_volume(volume, Vec::new(), |record| {

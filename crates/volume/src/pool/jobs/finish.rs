@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::plexes::exclusive;
+use super::plexes::freed;
 use super::progress::name_of;
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Job, VolumeRecord};
@@ -82,16 +82,7 @@ impl<D: BlockDevice> Pool<D> {
         }
         let mut after = VolumeRecord::clone(&now);
         conclude(&mut after, &job);
-        let gone = now.plexes.iter().filter(|p| job.retire.contains(&p.uuid));
-        let keys = now
-            .keys
-            .iter()
-            .filter(|k| job.keys_retire.contains(&k.uuid));
-        let extents = exclusive(
-            gone.flat_map(|plex| plex.extents())
-                .chain(keys.map(|keys| &keys.extent)),
-            &after,
-        );
+        let extents = freed(&now, &after);
         let snapshot = self.snapshot().await;
         let reserved = self.inner.lock().await.space.hold(extents.clone());
         let ended = self

@@ -51,15 +51,12 @@ pub(super) fn new_job(kind: JobKind, record: &VolumeRecord, rate: Option<u64>) -
     }
 }
 
-/// Extents of `gone` that nothing in `stays` has; shared ones come once.
-pub(super) fn exclusive<'a>(
-    gone: impl IntoIterator<Item = &'a Extent>,
-    stays: &VolumeRecord,
-) -> Vec<Extent> {
+/// Extents that a volume has before a change and not after it; what two plexes shared comes once.
+pub(super) fn freed(before: &VolumeRecord, after: &VolumeRecord) -> Vec<Extent> {
     let key = |extent: &Extent| (extent.device, extent.offset_bytes, extent.length_bytes);
-    let kept: BTreeSet<_> = stays.extents().map(key).collect();
+    let kept: BTreeSet<_> = after.extents().map(key).collect();
     let mut extents: BTreeMap<_, Extent> = BTreeMap::new();
-    for extent in gone {
+    for extent in before.extents() {
         if !kept.contains(&key(extent)) {
             extents.insert(key(extent), *extent);
         }
@@ -217,7 +214,7 @@ impl<D: BlockDevice> Pool<D> {
         }
         let mut after = VolumeRecord::clone(&record);
         after.plexes.retain(|p| p.uuid != plex.uuid);
-        let extents = exclusive(plex.extents(), &after);
+        let extents = freed(&record, &after);
         let reserved = self.inner.lock().await.space.hold(extents.clone());
         self.change_volume(&found, Vec::new(), |record| {
             record.plexes.retain(|p| p.uuid != plex.uuid);

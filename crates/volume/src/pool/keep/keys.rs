@@ -85,7 +85,7 @@ impl<D: BlockDevice> Pool<D> {
             return;
         }
         let done = self
-            .mend_keys(&volume, region, &record, &health, &lost, clock.now())
+            .mend_keys(&volume, region, &record, &health, &lost)
             .await;
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(record.uuid).or_default();
@@ -146,7 +146,6 @@ impl<D: BlockDevice> Pool<D> {
         record: &VolumeRecord,
         health: &[ReplicaInfo],
         lost: &BTreeMap<Uuid, Duration>,
-        now: Duration,
     ) -> Result<bool, PoolError> {
         let snapshot = self.snapshot().await;
         let device_of = |uuid: Uuid| {
@@ -190,7 +189,6 @@ impl<D: BlockDevice> Pool<D> {
                 dead.push(info.uuid);
             }
         }
-        let _ = now;
         // What an interrupted change left behind goes first: then the record says what there is.
         let members: BTreeSet<Uuid> = health.iter().map(|info| info.uuid).collect();
         let job = record.job.as_ref();
