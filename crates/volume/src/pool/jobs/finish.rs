@@ -53,6 +53,10 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     async fn try_finish(&self, volume: &Arc<Volume<D>>) -> Result<bool, PoolError> {
+        // Before the look at the job: whoever holds this may be cancelling it, and the keys of a job that is not in the
+        // record any more must not become members, because no opening would look for them.
+        let keys_change = self.keeper.keys_change(volume.uuid());
+        let _keys_held = keys_change.lock().await;
         let record = volume.record();
         let Some(job) = &record.job else {
             return Ok(false);
@@ -60,8 +64,6 @@ impl<D: BlockDevice> Pool<D> {
         if job.paused || !self.is_filled(volume, &record, job) {
             return Ok(false);
         }
-        let keys_change = self.keeper.keys_change(record.uuid);
-        let _keys_held = keys_change.lock().await;
         self.move_members(volume, &record, &job.keys_fresh, &job.keys_retire)
             .await?;
         // Everything that was copied is durable; this is for writes of clients that only the fresh plexes will have.
@@ -115,7 +117,8 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Makes the members of the private region what they are to be: `come` are members and `go` are not, one change at a
-    /// time, alternately, so that there are never many fewer than before.
+    /// time, alternately, so that there are never many fewer than before. The caller holds the volume's `keys_change` since
+    /// before it read `record`.
     pub(super) async fn move_members(
         &self,
         volume: &Arc<Volume<D>>,

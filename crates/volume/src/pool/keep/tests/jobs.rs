@@ -455,3 +455,55 @@ fn copies_are_compared_repaired_and_may_go_meanwhile() {
         client.check_all().await;
     });
 }
+
+/// The end of a job waits for whoever changes the keys: that may be the one who cancels it.
+#[test]
+fn a_job_that_is_cancelled_while_its_end_waits_leaves_no_keys_that_the_record_does_not_know() {
+    let world = SimWorld::seeded(180);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 4]).await;
+        let volume = pool
+            .volume_create(CreateVolume {
+                keys_on: names(&["d0", "d1", "d2"]),
+                ..request("v", 8, 1, &["d0"])
+            })
+            .await
+            .unwrap();
+        let region = volume.private_region().unwrap();
+        region.commit(&keys(1)).await.unwrap();
+        let mutex = pool.keeper.keys_change(volume.uuid());
+        let held = mutex.lock().await;
+        let request = Migrate {
+            to: names(&["d3"]),
+            keys_to: names(&["d3"]),
+            ..Migrate::default()
+        };
+        pool.volume_migrate("v", request).await.unwrap();
+        let cancelling = {
+            let pool = pool.clone();
+            spawn(async move { pool.job_control("v", JobControl::Cancel).await })
+        };
+        // Everything is copied, and the end waits behind the one who cancels.
+        until(&world, 30, "copied", || {
+            let record = volume.record();
+            let mut plexes = record.plexes.iter();
+            plexes.all(|plex| plex.is_attached() && volume.stale_count(plex.uuid) == 0)
+        })
+        .await;
+        world.device(0).sleep(Duration::from_secs(2)).await;
+        drop(held);
+        cancelling.await.unwrap();
+        world.device(0).sleep(Duration::from_secs(2)).await;
+        let record = volume.record();
+        assert_eq!((&record.job, record.plexes.len()), (&None, 1));
+        let members = region.health_now().await.unwrap();
+        let known = |uuid: &Uuid| record.keys.iter().any(|keys| keys.uuid == *uuid);
+        assert!(members.iter().all(|info| known(&info.uuid)), "{members:?}");
+        drop(pool);
+        let (again, _) = open(&world, &[0, 1, 2, 3]).await;
+        let volume = again.volume("v").unwrap();
+        assert_eq!(volume.fault(), None);
+        let found = volume.private_region().unwrap().load().await.unwrap();
+        assert_eq!(found, keys(1));
+    });
+}
