@@ -8,6 +8,7 @@ pub mod demo;
 pub mod events;
 pub mod failure;
 pub mod iscsi;
+pub mod methods;
 pub mod names;
 pub mod size;
 pub mod time;
