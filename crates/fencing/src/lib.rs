@@ -2,6 +2,7 @@
 //!
 //! - [`domain`]: what a domain is: members, votes, quorum device, and the state that must never be forgotten.
 //! - [`method`]: the ways to fence a member, as an operator names them.
+//! - [`quorum`]: what a quorum device remembers of its votes.
 //!
 //! Decisions are pure: no sockets, files or clocks, so that a simulator can drive them. Whoever carries them out is the
 //! `ringfence` crate.
@@ -9,9 +10,11 @@
 
 pub mod domain;
 pub mod method;
+pub mod quorum;
 
 pub use domain::{
     Domain, DomainError, DomainState, FenceCause, FencedMember, Member, Prefer, Quorum,
     QuorumPlace, Verdict,
 };
 pub use method::{Method, MethodError};
+pub use quorum::{QuorumAnswer, QuorumRegister};
