@@ -3,7 +3,8 @@
 //! **I/O model.** Methods return futures that are driven by the reactor (or simulator) of the thread that polls
 //! them; they need not be `Send`. A device handle is shared by all threads (`Send + Sync`). Buffers are owned by
 //! the operation and handed back, so that a completion-based kernel interface can use them without copying;
-//! a future that is dropped before it completes leaves the operation running, and the buffer with it.
+//! a future that is dropped before it completes leaves the operation running, and the buffer with it, unless the
+//! operation has not begun.
 //!
 //! **Ordering.** Operations in flight together may reach the medium in any order. `flush` covers exactly the
 //! writes that *completed* before it was called. A completed write that was not followed by a completed flush

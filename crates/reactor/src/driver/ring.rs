@@ -8,9 +8,6 @@ use std::time::Duration;
 use super::WakeFd;
 use crate::sys::{Completion, OpId, Request, Ring};
 
-/// How long a reactor that stops waits for the kernel to finish its file operations.
-const DRAIN_SECONDS: u64 = 30;
-
 /// A ring, borrowed for moments only: wakers run and buffers are dropped outside of the borrow.
 pub(crate) struct RingDriver {
     ring: RefCell<Ring>,
@@ -68,8 +65,6 @@ impl RingDriver {
     }
 
     pub(super) fn drain(&self) {
-        self.ring
-            .borrow_mut()
-            .drain(Duration::from_secs(DRAIN_SECONDS));
+        self.ring.borrow_mut().drain();
     }
 }

@@ -1,27 +1,28 @@
 //! The open file of a device: who still uses it, and what was given up on it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
+
+use super::descriptor::DeviceFd;
 
 /// Every operation holds the file until it has ended, also one that nobody waits for any more. When one is given up, those
 /// that begin later get a duplicate of it: who then still holds the old one began before.
 pub(super) struct HeldFile {
     /// `None` when it is closed.
-    file: ArcSwapOption<OwnedFd>,
+    file: ArcSwapOption<DeviceFd>,
     /// What was in use when an operation was given up.
-    retired: Mutex<Vec<Weak<OwnedFd>>>,
+    retired: Mutex<Vec<Weak<DeviceFd>>>,
 }
 
 /// The file, for as long as no other task runs.
-pub(super) struct Borrowed(Guard<Option<Arc<OwnedFd>>>);
+pub(super) struct Borrowed(Guard<Option<Arc<DeviceFd>>>);
 
 impl std::ops::Deref for Borrowed {
-    type Target = OwnedFd;
+    type Target = DeviceFd;
 
-    fn deref(&self) -> &OwnedFd {
+    fn deref(&self) -> &DeviceFd {
         match &*self.0 {
             Some(file) => file,
             // `HeldFile::borrow`, the only constructor, looked, and a guard's content does not change.
@@ -35,7 +36,7 @@ fn closed() -> io::Error {
 }
 
 impl HeldFile {
-    pub(super) fn new(file: OwnedFd) -> Self {
+    pub(super) fn new(file: DeviceFd) -> Self {
         Self {
             file: ArcSwapOption::from_pointee(file),
             retired: Mutex::default(),
@@ -52,7 +53,7 @@ impl HeldFile {
     }
 
     /// The file, for an operation.
-    pub(super) fn hold(&self) -> io::Result<Arc<OwnedFd>> {
+    pub(super) fn hold(&self) -> io::Result<Arc<DeviceFd>> {
         self.file.load_full().ok_or_else(closed)
     }
 
@@ -78,8 +79,11 @@ impl HeldFile {
         let Some(old) = self.file.load_full() else {
             return;
         };
+        if Arc::strong_count(&old) == 2 {
+            return; // ours and this one: what was given up had not begun, or has ended
+        }
         retired.push(Arc::downgrade(&old));
-        match rustix::io::fcntl_dupfd_cloexec(&*old, 0) {
+        match old.duplicate() {
             Ok(duplicate) => self.file.store(Some(Arc::new(duplicate))),
             Err(error) => {
                 // It stays in use, and counted with what was given up: too many, never too few.
@@ -96,7 +100,7 @@ impl HeldFile {
         }
     }
 
-    fn retired(&self) -> std::sync::MutexGuard<'_, Vec<Weak<OwnedFd>>> {
+    fn retired(&self) -> std::sync::MutexGuard<'_, Vec<Weak<DeviceFd>>> {
         // A list of references, right at every point.
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }

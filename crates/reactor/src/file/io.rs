@@ -1,7 +1,6 @@
 //! Reading, writing and flushing.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev2};
 use volume::block_device::aligned_buffer;
 
-use super::{Caching, FileDevice};
+use super::descriptor::DeviceFd;
+use super::{Caching, FileDevice, Work};
 use crate::driver::{Operation, Request};
 use crate::executor::Core;
 use crate::join::JoinError;
@@ -123,8 +123,8 @@ async fn read_slowly(
             Ok(fd) => fd,
             Err(error) => return (Err(error), buf),
         };
-        if core.driver().ring().is_none() {
-            return read_in_pool(&core, fd, offset_bytes, buf, filled_bytes).await;
+        if device.takes_thread(&core, Work::Transfer) {
+            return read_in_thread(device, fd, offset_bytes, buf, filled_bytes).await;
         }
         let request = Request::Read {
             fd,
@@ -147,9 +147,9 @@ async fn read_slowly(
     (Ok(()), buf)
 }
 
-async fn read_in_pool(
-    core: &Core,
-    fd: Arc<OwnedFd>,
+async fn read_in_thread(
+    device: &FileDevice,
+    fd: Arc<DeviceFd>,
     offset_bytes: u64,
     mut buf: BytesMut,
     mut filled_bytes: usize,
@@ -169,7 +169,7 @@ async fn read_in_pool(
         }
         (Ok(()), buf)
     };
-    match core.pool().run(work).await {
+    match device.threads.run_if_wanted(work).await {
         Ok(outcome) => outcome,
         Err(error) => (Err(interrupted(error)), BytesMut::new()),
     }
@@ -198,8 +198,8 @@ pub(super) async fn write(
         bounce.copy_from_slice(&data);
         data = bounce.freeze();
     }
-    if core.driver().ring().is_none() {
-        return write_in_pool(&core, device.file.hold()?, offset_bytes, data).await;
+    if device.takes_thread(&core, Work::Transfer) {
+        return write_in_thread(device, offset_bytes, data).await;
     }
     while !data.is_empty() {
         let request = Request::Write {
@@ -223,6 +223,9 @@ pub(super) async fn write(
 
 /// Puts what it can into the page cache, without waiting if that can be had; the number of bytes.
 fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
+    if device.blocks {
+        return 0;
+    }
     let Ok(file) = device.file.borrow() else {
         return 0; // the other way says so
     };
@@ -243,12 +246,12 @@ fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
     written.and_then(Result::ok).unwrap_or(0)
 }
 
-async fn write_in_pool(
-    core: &Core,
-    fd: Arc<OwnedFd>,
+async fn write_in_thread(
+    device: &FileDevice,
     mut offset_bytes: u64,
     mut data: Bytes,
 ) -> io::Result<()> {
+    let fd = device.file.hold()?;
     let work = move || {
         while !data.is_empty() {
             match pwrite(&*fd, &data, offset_bytes) {
@@ -263,13 +266,17 @@ async fn write_in_pool(
         }
         Ok(())
     };
-    core.pool().run(work).await.map_err(interrupted)?
+    device
+        .threads
+        .run_if_wanted(work)
+        .await
+        .map_err(interrupted)?
 }
 
 /// fdatasync, once.
 pub(super) async fn datasync(device: &FileDevice) -> io::Result<()> {
     let core = core()?;
-    if core.driver().ring().is_some() {
+    if !device.takes_thread(&core, Work::Waiting) {
         let request = Request::Datasync {
             fd: device.file.hold()?,
         };
@@ -278,5 +285,9 @@ pub(super) async fn datasync(device: &FileDevice) -> io::Result<()> {
     }
     let fd = device.file.hold()?;
     let work = move || rustix::fs::fdatasync(&*fd).map_err(io::Error::from);
-    core.pool().run(work).await.map_err(interrupted)?
+    device
+        .threads
+        .run_if_wanted(work)
+        .await
+        .map_err(interrupted)?
 }

@@ -1,10 +1,12 @@
 //! Regular files and block devices as [`BlockDevice`]s.
 
+mod descriptor;
 mod flush;
 mod held;
 mod inline;
 mod io;
 mod open;
+mod submission;
 mod zero;
 
 use std::fmt;
@@ -16,9 +18,17 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use volume::block_device::{Allocation, BlockDevice};
 
+pub(crate) use descriptor::DeviceFd;
 use flush::GroupFlush;
 use held::HeldFile;
 use inline::InlineWrites;
+
+use crate::executor::Core;
+use crate::pool::Pool;
+
+/// Most threads of a device, for operations that cannot be left to a ring. When all of them hang, later operations wait
+/// in memory, and end without having begun when nobody waits for them any more.
+const DEVICE_THREADS: usize = 16;
 
 /// How a device's data travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +85,15 @@ enum Kind {
     Block,
 }
 
+/// What an operation asks of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// A read or write, for which a ring needs no thread as a rule.
+    Transfer,
+    /// What always waits in a thread, the ring's own or another: a flush, changes of what is allocated.
+    Waiting,
+}
+
 /// A regular file or block device, held exclusively from open to the end of its last operation.
 ///
 /// Its operations must be polled on a reactor; elsewhere they answer `Unsupported`.
@@ -93,8 +112,12 @@ pub struct FileDevice {
     nowait_read: AtomicBool,
     nowait_write: AtomicBool,
     inline_writes: InlineWrites,
+    /// Handing an operation to the kernel may itself wait for the device: see `submission`.
+    blocks: bool,
     /// No write inline that might wait.
     never_block: AtomicBool,
+    /// Its own, so that a device that hangs keeps no thread from others.
+    threads: Pool,
     /// Ways of zeroing that the file system refused; not tried again.
     no_punch: AtomicBool,
     no_zero_range: AtomicBool,
@@ -110,6 +133,14 @@ impl FileDevice {
     /// [`OpenError`].
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
         open::open(path, options)
+    }
+
+    /// Whether an operation is done by a thread of the device. A ring has few threads, which all files share: what may
+    /// hang in one of them is kept out of it.
+    fn takes_thread(&self, core: &Core, work: Work) -> bool {
+        core.driver().ring().is_none()
+            || self.blocks
+            || (work == Work::Waiting && self.never_block.load(Ordering::Relaxed))
     }
 
     /// The path it was opened by.

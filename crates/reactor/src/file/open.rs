@@ -1,8 +1,10 @@
 //! Opening a device and taking hold of it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags, flock, fstat,
@@ -11,9 +13,15 @@ use rustix::fs::{
 use rustix::io::Errno;
 use volume::block_device::IO_ALIGNMENT_BYTES;
 
+use super::descriptor::{self, DeviceFd, FileIdentity};
+use super::submission;
 use super::{
-    Caching, FileDevice, GroupFlush, HeldFile, InlineWrites, Kind, OpenError, OpenOptions,
+    Caching, DEVICE_THREADS, FileDevice, GroupFlush, HeldFile, InlineWrites, Kind, OpenError,
+    OpenOptions, Pool,
 };
+
+/// How long an open waits for an earlier descriptor of the same file that this process is closing.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, OpenError> {
     let failed = |error: Errno| OpenError::Io {
@@ -21,7 +29,8 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         source: error.into(),
     };
     let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let kind = kind_of(path)?;
+    let (kind, identity) = look_at(path)?;
+    descriptor::wait_until_closed(identity, CLOSING_PATIENCE);
     if kind == Kind::Block {
         // Without O_CREAT: the kernel's exclusive claim on the device (open(2)).
         flags |= OFlags::EXCL;
@@ -60,33 +69,48 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         Caching::PageCache => (1, 1),
         Caching::Direct => direct_alignment(&fd, kind).map_err(failed)?,
     };
+    let blocks = submission::may_block(&fd, kind);
+    // A local file system closes at once; a block device writes back first.
+    let slow_to_close = (blocks || kind == Kind::Block).then_some(identity);
+    let nowait = options.caching == Caching::PageCache && !blocks;
     Ok(FileDevice {
-        file: HeldFile::new(fd),
+        file: HeldFile::new(DeviceFd::new(fd, slow_to_close)),
         path: path.to_owned(),
         kind,
         caching: options.caching,
         size_bytes,
         alignment_bytes,
         memory_alignment_bytes,
-        nowait_read: AtomicBool::new(options.caching == Caching::PageCache),
-        nowait_write: AtomicBool::new(options.caching == Caching::PageCache),
+        nowait_read: AtomicBool::new(nowait),
+        nowait_write: AtomicBool::new(nowait),
         inline_writes: InlineWrites::default(),
+        blocks,
         never_block: AtomicBool::new(false),
+        threads: Pool::new("device", DEVICE_THREADS),
         no_punch: AtomicBool::new(false),
         no_zero_range: AtomicBool::new(false),
         flush: GroupFlush::default(),
     })
 }
 
-fn kind_of(path: &Path) -> Result<Kind, OpenError> {
+fn look_at(path: &Path) -> Result<(Kind, FileIdentity), OpenError> {
     let metadata = std::fs::metadata(path).map_err(|source| OpenError::Io {
         path: path.to_owned(),
         source,
     })?;
-    let file_type = FileType::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&metadata));
-    kind_of_type(file_type).ok_or_else(|| OpenError::Unsuitable {
-        path: path.to_owned(),
-    })
+    match kind_of_type(FileType::from_raw_mode(metadata.mode())) {
+        Some(Kind::Regular) => {
+            let (device, inode) = (metadata.dev(), metadata.ino());
+            Ok((Kind::Regular, FileIdentity { device, inode }))
+        }
+        Some(Kind::Block) => {
+            let (device, inode) = (metadata.rdev(), 0);
+            Ok((Kind::Block, FileIdentity { device, inode }))
+        }
+        None => Err(OpenError::Unsuitable {
+            path: path.to_owned(),
+        }),
+    }
 }
 
 fn kind_of_type(file_type: FileType) -> Option<Kind> {

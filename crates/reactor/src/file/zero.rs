@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use volume::block_device::{Allocation, IO_ALIGNMENT_BYTES, aligned_buffer};
 
 use super::io::{check_range, core, interrupted, write};
-use super::{FileDevice, Kind};
+use super::{FileDevice, Kind, Work};
 use crate::driver::{Operation, Request};
 
 /// Size of the buffer when zeroes have to be written.
@@ -73,7 +73,7 @@ async fn allocate(
     length_bytes: u64,
 ) -> io::Result<Result<(), Errno>> {
     let core = core()?;
-    if core.driver().ring().is_some() {
+    if !device.takes_thread(&core, Work::Waiting) {
         loop {
             let request = Request::Allocate {
                 fd: device.file.hold()?,
@@ -90,7 +90,11 @@ async fn allocate(
     let fd = device.file.hold()?;
     let work =
         move || rustix::io::retry_on_intr(|| fallocate(&*fd, mode, offset_bytes, length_bytes));
-    core.pool().run(work).await.map_err(interrupted)
+    device
+        .threads
+        .run_if_wanted(work)
+        .await
+        .map_err(interrupted)
 }
 
 async fn write_plain(device: &FileDevice, start: u64, end: u64) -> io::Result<()> {
@@ -137,7 +141,9 @@ pub(super) async fn allocation(
         Err(Errno::NXIO) => Ok((false, end_bytes)),
         Err(error) => Err(error),
     };
-    match core()?.pool().run(work).await.map_err(interrupted)? {
+    core()?; // no more than the others does this work outside of a reactor
+    let asked = device.threads.run_if_wanted(work).await;
+    match asked.map_err(interrupted)? {
         Ok((allocated, until)) => Ok(Allocation {
             allocated,
             // A hole made meanwhile can put `until` at the offset itself; the answer still covers a byte.

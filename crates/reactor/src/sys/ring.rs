@@ -20,12 +20,17 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use slab::Slab;
 
+use crate::file::DeviceFd;
+
 /// Completion of an entry nobody waits for (a cancellation).
 const UNOWNED: u64 = u64::MAX;
 /// Completion of the poll on the wake-up eventfd.
 const WAKE: u64 = u64::MAX - 1;
 /// Most bytes of one read, write or reception.
 const MAX_TRANSFER_BYTES: usize = 1 << 30;
+/// How long a ring that stops waits for the kernel to finish what is in flight: longer than a disk that works takes. What
+/// hangs may do so for ever.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An operation with everything the kernel needs for it.
 #[derive(Debug)]
@@ -36,22 +41,22 @@ pub(crate) enum Request {
     Recv { fd: Arc<OwnedFd>, buf: BytesMut },
     /// Read into `buf[filled_bytes..]`.
     Read {
-        fd: Arc<OwnedFd>,
+        fd: Arc<DeviceFd>,
         offset_bytes: u64,
         buf: BytesMut,
         filled_bytes: usize,
     },
     /// Write `data`.
     Write {
-        fd: Arc<OwnedFd>,
+        fd: Arc<DeviceFd>,
         offset_bytes: u64,
         data: Bytes,
     },
     /// fdatasync.
-    Datasync { fd: Arc<OwnedFd> },
+    Datasync { fd: Arc<DeviceFd> },
     /// fallocate.
     Allocate {
-        fd: Arc<OwnedFd>,
+        fd: Arc<DeviceFd>,
         mode: FallocateFlags,
         offset_bytes: u64,
         length_bytes: u64,
@@ -105,6 +110,7 @@ pub(crate) struct Ring {
     wake_fd: Arc<OwnedFd>,
     wake_armed: bool,
     wake_seen: bool,
+    drained: bool,
 }
 
 impl Ring {
@@ -150,6 +156,7 @@ impl Ring {
             wake_fd,
             wake_armed: false,
             wake_seen: false,
+            drained: false,
         })
     }
 
@@ -347,10 +354,13 @@ impl Ring {
         std::mem::take(&mut self.wake_seen)
     }
 
-    /// Cancels what can be cancelled and waits, for `patience` at most, until the kernel has given everything
-    /// back. All operations count as abandoned.
-    pub(crate) fn drain(&mut self, patience: Duration) {
-        let deadline = std::time::Instant::now() + patience;
+    /// Cancels what can be cancelled and waits for a while until the kernel has given everything back, once. All
+    /// operations count as abandoned.
+    pub(crate) fn drain(&mut self) {
+        if std::mem::replace(&mut self.drained, true) {
+            return;
+        }
+        let deadline = std::time::Instant::now() + DRAIN_PATIENCE;
         let keys: Vec<OpId> = self
             .ops
             .iter()
@@ -374,7 +384,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        self.drain(Duration::from_secs(30));
+        self.drain();
         if self.in_flight > 0 {
             tracing::error!(
                 count = self.in_flight,
