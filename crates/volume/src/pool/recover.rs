@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future::or;
 use reservation::State;
 use uuid::Uuid;
 
@@ -151,6 +152,21 @@ impl<D: BlockDevice> Pool<D> {
         from: &str,
         token: u64,
     ) -> Result<Arc<Volume<D>>, PoolError> {
+        // The keeper and jobs must not go on with what they know of the old replicas. They may hang with these.
+        let keys_change = self.keeper.keys_change(self.volume(name)?.uuid());
+        let clock = self.snapshot().await.devices.into_values().next();
+        let late = async {
+            match &clock {
+                Some(clock) => clock.sleep(PATIENCE).await,
+                None => std::future::pending().await,
+            }
+            None
+        };
+        let Some(_held) = or(async { Some(keys_change.lock().await) }, late).await else {
+            return Err(PoolError::KeysBusy {
+                volume: name.into(),
+            });
+        };
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
         let volume = self.volume(name)?;

@@ -117,8 +117,8 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// Makes the members of the private region what they are to be: `come` are members and `go` are not, one change at a
-    /// time, alternately, so that there are never many fewer than before. The caller holds the volume's `keys_change` since
-    /// before it read `record`.
+    /// time, alternately, so that there are never many fewer than before. What the keeper gave up since the job began, and
+    /// replaced, does not come. The caller holds the volume's `keys_change` since before it read `record`.
     pub(super) async fn move_members(
         &self,
         volume: &Arc<Volume<D>>,
@@ -133,7 +133,8 @@ impl<D: BlockDevice> Pool<D> {
         let health = region.health_now().await?;
         let members: BTreeSet<Uuid> = health.iter().map(|info| info.uuid).collect();
         let mut going = go.iter().filter(|uuid| members.contains(*uuid));
-        for uuid in come {
+        let given_up = |uuid: &&Uuid| record.keys.iter().all(|keys| keys.uuid != **uuid);
+        for uuid in come.iter().filter(|uuid| !given_up(uuid)) {
             if !members.contains(uuid) {
                 let devices = self.snapshot().await.devices;
                 let replica = self.replica_of(record, *uuid, &devices);

@@ -507,3 +507,51 @@ fn a_job_that_is_cancelled_while_its_end_waits_leaves_no_keys_that_the_record_do
         assert_eq!(found, keys(1));
     });
 }
+
+#[test]
+fn a_job_is_cancelled_after_keys_that_it_was_to_move_were_lost() {
+    let world = SimWorld::seeded(190);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64; 6]).await;
+        let volume = pool
+            .volume_create(request("v", 8, 1, &["d5"]))
+            .await
+            .unwrap();
+        let region = volume.private_region().unwrap();
+        region.commit(&keys(1)).await.unwrap();
+        let before = volume.record();
+        let lost = before.keys.iter().find(|keys| {
+            let device = pool.keeper.handles.load();
+            device[&keys.extent.device].name() != "d5"
+        });
+        let lost = *lost.unwrap();
+        let disk = (0..6)
+            .find(|disk| {
+                let handles = pool.keeper.handles.load();
+                handles[&lost.extent.device].name() == format!("d{disk}")
+            })
+            .unwrap();
+        let to = if disk == 4 { "d3" } else { "d4" };
+        let request = Migrate {
+            to: names(&[to]),
+            keys_to: names(&[to]),
+            rate: Some(4096),
+            ..Migrate::default()
+        };
+        pool.volume_migrate("v", request).await.unwrap();
+        let job = volume.record().job.clone().unwrap();
+        assert!(job.keys_retire.contains(&lost.uuid), "{job:?}");
+        world.die(disk);
+        region.commit(&keys(2)).await.unwrap();
+        event(&world, &events, "rebuilt", |event| {
+            matches!(event, PoolEvent::KeysReplicaRebuilt { .. })
+        })
+        .await;
+        world.device(5).sleep(Duration::from_secs(5)).await;
+        let record = volume.record();
+        assert!(record.keys.iter().all(|keys| keys.uuid != lost.uuid));
+        pool.job_control("v", JobControl::Cancel).await.unwrap();
+        assert_eq!(volume.record().job, None);
+        assert_eq!(region.load().await.unwrap(), keys(2));
+    });
+}
