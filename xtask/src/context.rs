@@ -24,6 +24,8 @@ pub struct Context {
     pub repository: PathBuf,
     /// Seed of everything random in this run; printed, and taken with `--seed`.
     pub seed: u64,
+    /// That of `--seed`, where it was given.
+    pub chosen_seed: Option<u64>,
     /// The target that the end-to-end tests use.
     pub target_kind: TargetKind,
     scratch: TempDir,
@@ -43,6 +45,7 @@ impl Context {
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         Ok(Self {
             repository,
+            chosen_seed: seed,
             seed: seed.unwrap_or_else(|| clock.as_secs() ^ u64::from(clock.subsec_nanos())),
             target_kind,
             scratch: tempfile::Builder::new().prefix("ringfence-").tempdir()?,

@@ -12,6 +12,7 @@ pub mod content;
 mod health;
 mod history;
 mod jobs;
+pub mod kept;
 mod nemesis;
 mod operator;
 pub mod owners;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use campaign::kept::{KEPT, Kept};
 use campaign::{Failure, Plant, Summary, run};
 use clap::Parser;
 use parking_lot::Mutex;
@@ -12,12 +13,18 @@ use parking_lot::Mutex;
 #[derive(Parser)]
 #[command(about = "Model-checked campaigns over the volume manager on simulated disks")]
 struct Arguments {
-    /// Go on until so many crashes were checked
-    #[arg(long, default_value_t = 100_000)]
-    crash_points: u64,
+    /// Go on until so many crashes were checked; by default 100,000, or all of --histories
+    #[arg(long)]
+    crash_points: Option<u64>,
     /// Seed of the first history; the others follow it
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// End after so many histories that follow --seed; the same ones on every machine
+    #[arg(long, conflicts_with = "replay")]
+    histories: Option<u64>,
+    /// Run the histories that once broke something first
+    #[arg(long, conflicts_with = "replay")]
+    kept: bool,
     /// Run one history only, that of --seed
     #[arg(long)]
     replay: bool,
@@ -44,6 +51,50 @@ struct Arguments {
 /// A history that takes longer goes round in circles.
 const HISTORY_LIMIT: Duration = Duration::from_secs(120);
 
+/// Without another wish.
+const CRASH_POINTS: u64 = 100_000;
+
+/// The seeds of a campaign, each given out once.
+struct Seeds {
+    kept: &'static [Kept],
+    first: u64,
+    histories: Option<u64>,
+    taken: AtomicU64,
+}
+
+impl Seeds {
+    fn new(arguments: &Arguments) -> Seeds {
+        Seeds {
+            kept: if arguments.kept { KEPT } else { &[] },
+            first: arguments.seed,
+            histories: arguments.histories,
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// How many of those that follow the first were given out, when `taken` were in all.
+    fn following(&self, taken: u64) -> u64 {
+        let following = taken.saturating_sub(self.kept.len() as u64);
+        following.min(self.histories.unwrap_or(u64::MAX))
+    }
+
+    fn take(&self) -> Option<u64> {
+        let taken = self.taken.fetch_add(1, Ordering::SeqCst);
+        if let Some(kept) = self.kept.get(taken as usize) {
+            return Some(kept.seed);
+        }
+        let following = taken - self.kept.len() as u64;
+        let more = self.histories.is_none_or(|all| following < all);
+        more.then(|| self.first.wrapping_add(following))
+    }
+
+    /// The next one that follows the first.
+    fn next(&self) -> u64 {
+        let following = self.following(self.taken.load(Ordering::SeqCst));
+        self.first.wrapping_add(following)
+    }
+}
+
 #[derive(Default)]
 struct Progress {
     /// Histories that run, and since when.
@@ -61,7 +112,8 @@ fn main() -> ExitCode {
     campaign::TRACE.store(arguments.trace, Ordering::SeqCst);
     let start = Instant::now();
     let progress = Mutex::new(Progress::default());
-    let (next, stop) = (AtomicU64::new(arguments.seed), AtomicBool::new(false));
+    let seeds = Seeds::new(&arguments);
+    let stop = AtomicBool::new(false);
     let threads = if arguments.replay {
         1
     } else {
@@ -69,6 +121,7 @@ fn main() -> ExitCode {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     };
+    let working = AtomicUsize::new(threads);
     let limit = arguments
         .minutes
         .map(|minutes| Duration::from_secs_f64(minutes * 60.0));
@@ -76,7 +129,7 @@ fn main() -> ExitCode {
         for _ in 0..threads {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(seed) = seeds.take() else { break };
                     progress.lock().running.insert(seed, Instant::now());
                     let result = run(seed, arguments.plant);
                     let mut progress = progress.lock();
@@ -92,7 +145,11 @@ fn main() -> ExitCode {
                             progress.failures.push(failure);
                         }
                     }
-                    let done = progress.summary.crash_points >= arguments.crash_points
+                    let points = arguments.crash_points.unwrap_or(match arguments.histories {
+                        Some(_) => u64::MAX,
+                        None => CRASH_POINTS,
+                    });
+                    let done = progress.summary.crash_points >= points
                         || limit.is_some_and(|limit| start.elapsed() >= limit)
                         || arguments.replay
                         || !progress.failures.is_empty() && !arguments.keep_going;
@@ -100,11 +157,12 @@ fn main() -> ExitCode {
                         stop.store(true, Ordering::SeqCst);
                     }
                 }
+                working.fetch_sub(1, Ordering::SeqCst);
             });
         }
         scope.spawn(|| {
             let mut told = Instant::now();
-            while !stop.load(Ordering::SeqCst) {
+            while working.load(Ordering::SeqCst) > 0 {
                 std::thread::sleep(Duration::from_millis(100));
                 let stuck = |(_, since): &(&u64, &Instant)| since.elapsed() > HISTORY_LIMIT;
                 if let Some((seed, _)) = progress.lock().running.iter().find(stuck) {
@@ -120,7 +178,7 @@ fn main() -> ExitCode {
                         start.elapsed().as_secs_f64(),
                         progress.summary.crash_points,
                         progress.summary.episodes,
-                        next.load(Ordering::SeqCst),
+                        seeds.next(),
                         progress.failures.len()
                     );
                 }
@@ -130,10 +188,13 @@ fn main() -> ExitCode {
     let progress = progress.into_inner();
     let seconds = start.elapsed().as_secs_f64();
     print!("{}", progress.summary);
+    if arguments.kept {
+        println!("{} histories that once broke something", KEPT.len());
+    }
     println!(
         "seeds {} to {}, {seconds:.1} s on {threads} threads: {:.0} crash points a second and thread",
         arguments.seed,
-        next.load(Ordering::SeqCst) - 1,
+        seeds.next().wrapping_sub(1),
         progress.summary.crash_points as f64 / seconds / threads as f64
     );
     let seeds: Vec<String> = progress
@@ -151,5 +212,26 @@ fn main() -> ExitCode {
             seeds.join(", ")
         );
         ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_seeds_come_first_and_each_seed_once() {
+        let all = |words: &[&str]| {
+            let words = ["campaign", "--seed=7"].iter().chain(words);
+            let seeds = Seeds::new(&Arguments::parse_from(words));
+            let taken: Vec<u64> = std::iter::from_fn(|| seeds.take()).take(50).collect();
+            (taken, seeds.next())
+        };
+        assert_eq!(all(&["--histories=3"]), (vec![7, 8, 9], 10));
+        let (taken, next) = all(&["--histories=2", "--kept"]);
+        let kept: Vec<u64> = KEPT.iter().map(|kept| kept.seed).collect();
+        assert_eq!((&taken[..kept.len()], next), (&kept[..], 9));
+        assert_eq!(taken[kept.len()..], [7, 8]);
+        assert_eq!(all(&[]), ((7..57).collect(), 57));
     }
 }
