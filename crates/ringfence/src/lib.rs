@@ -10,5 +10,6 @@ pub mod failure;
 pub mod iscsi;
 pub mod methods;
 pub mod names;
+pub mod network;
 pub mod size;
 pub mod time;

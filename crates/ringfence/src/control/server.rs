@@ -165,34 +165,54 @@ fn converse(
     busy: &AtomicUsize,
 ) -> Result<(), LineError> {
     let credentials = socket_peercred(stream).map_err(io::Error::from)?;
-    let operator = Operator {
+    let operator = Operator::Local {
         uid: credentials.uid.as_raw(),
         pid: credentials.pid.as_raw_nonzero().get().unsigned_abs(),
     };
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut sink = StreamSink(stream);
     loop {
-        let value = match read_line::<serde_json::Value>(&mut reader) {
-            Ok(None) => return Ok(()),
-            Ok(Some(value)) => value,
-            Err(LineError::Io(error)) => return Err(error.into()),
-            Err(error) => {
-                // The stream is out of step: say so and hang up.
-                let failure = Failure::usage(error.to_string());
-                return Ok(sink.send(&Frame::Error(failure))?);
-            }
-        };
-        busy.fetch_add(1, Ordering::Relaxed);
-        let result =
-            understand(value).and_then(|request| handler.handle(request, &operator, &mut sink));
-        let last = match result {
-            Ok(answer) => Frame::Answer(answer),
-            Err(failure) => Frame::Error(failure),
-        };
-        let sent = sink.send(&last);
-        busy.fetch_sub(1, Ordering::Relaxed);
-        sent?;
+        let read = read_line(&mut reader);
+        if !turn(read, handler, &operator, &mut sink, busy, |_| Ok(()))? {
+            return Ok(());
+        }
     }
+}
+
+/// One request of a conversation, from the line that was read to the answer that was sent; false at the end of the conversation.
+/// `permits` says whether this client may ask for this.
+pub(crate) fn turn(
+    read: Result<Option<serde_json::Value>, LineError>,
+    handler: &dyn Handler,
+    operator: &Operator,
+    sink: &mut dyn Sink,
+    busy: &AtomicUsize,
+    permits: impl FnOnce(&Request) -> Result<(), Failure>,
+) -> Result<bool, LineError> {
+    let value = match read {
+        Ok(None) => return Ok(false),
+        Ok(Some(value)) => value,
+        Err(LineError::Io(error)) => return Err(error.into()),
+        Err(error) => {
+            // The stream is out of step: say so and hang up.
+            let failure = Failure::usage(error.to_string());
+            sink.send(&Frame::Error(failure))?;
+            return Ok(false);
+        }
+    };
+    busy.fetch_add(1, Ordering::Relaxed);
+    let result = understand(value).and_then(|request| {
+        permits(&request)?;
+        handler.handle(request, operator, sink)
+    });
+    let last = match result {
+        Ok(answer) => Frame::Answer(answer),
+        Err(failure) => Frame::Error(failure),
+    };
+    let sent = sink.send(&last);
+    busy.fetch_sub(1, Ordering::Relaxed);
+    sent?;
+    Ok(true)
 }
 
 fn understand(value: serde_json::Value) -> Result<Request, Failure> {

@@ -51,7 +51,7 @@ impl Handler for Fake {
                 self.gone.send(()).unwrap();
                 Err(Failure::failed(format!("{id} gone")))
             }
-            _ => Err(Failure::refused(format!("{} {}", operator.uid, operator.pid)).advise("no")),
+            _ => Err(Failure::refused(operator.to_string()).advise("no")),
         }
     }
 }
@@ -85,7 +85,10 @@ fn requests_answers_streams_and_failures() {
     let failure = client.ask(Request::Status).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Refused);
     let uid = rustix::process::geteuid().as_raw();
-    assert_eq!(failure.message, format!("{uid} {}", std::process::id()));
+    assert_eq!(
+        failure.message,
+        format!("uid {uid} (pid {})", std::process::id())
+    );
     assert_eq!(failure.advice.as_deref(), Some("no"));
 }
 

@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn what_an_operator_causes_is_his() {
-        let operator = Operator { uid: 7, pid: 8 };
+        let operator = Operator::Local { uid: 7, pid: 8 };
         let fenced = || EventKind::Fenced {
             nexus: nexus("b"),
             aborted: false,

@@ -29,13 +29,24 @@ pub struct Event {
     pub what: What,
 }
 
-/// Who used the control socket (SO_PEERCRED).
+/// Who asked the daemon for something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Operator {
-    /// User.
-    pub uid: u32,
-    /// Process.
-    pub pid: u32,
+#[serde(untagged)]
+pub enum Operator {
+    /// Over the control socket (SO_PEERCRED).
+    Local {
+        /// User.
+        uid: u32,
+        /// Process.
+        pid: u32,
+    },
+    /// Over the network, with a certificate.
+    Remote {
+        /// The common name of its certificate.
+        certificate: String,
+        /// Where it called from.
+        peer: String,
+    },
 }
 
 /// One end of what happened at a logical unit: a nexus, and where it came from.
@@ -101,7 +112,7 @@ mod tests {
 
     #[test]
     fn actors_are_told_apart() {
-        let operator = Actor::Operator(Operator { uid: 0, pid: 7 });
+        let operator = Actor::Operator(Operator::Local { uid: 0, pid: 7 });
         let line = serde_json::to_string(&operator).unwrap();
         assert_eq!(line, r#"{"uid":0,"pid":7}"#);
         assert_eq!(serde_json::from_str::<Actor>(&line).unwrap(), operator);

@@ -7,7 +7,10 @@ use crate::size::HumanSize;
 
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} (pid {})", self.uid, self.pid)
+        match self {
+            Self::Local { uid, pid } => write!(f, "uid {uid} (pid {pid})"),
+            Self::Remote { certificate, peer } => write!(f, "{certificate} ({peer})"),
+        }
     }
 }
 
@@ -470,7 +473,7 @@ mod tests {
                 volume: "v".into(),
                 party: party("b", None),
                 aborted: true,
-                by: Some(Actor::Operator(Operator { uid: 0, pid: 9 })),
+                by: Some(Actor::Operator(Operator::Local { uid: 0, pid: 9 })),
             },
         ]
         .map(|what| what.to_string());
@@ -484,7 +487,7 @@ mod tests {
 
     #[test]
     fn storage_in_words() {
-        let operator = Operator { uid: 0, pid: 9 };
+        let operator = Operator::Local { uid: 0, pid: 9 };
         let devices = || vec!["d1".to_owned(), "d2".to_owned()];
         let lines = [
             What::DeviceFailed {
