@@ -1,11 +1,13 @@
 //! A domain: the virtual machines (members) and volumes that are fenced together, all or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use uuid::Uuid;
 
+use crate::check::DomainError;
 use crate::method::Method;
 
 /// Most members of a domain: the mailbox has as many slots.
@@ -14,8 +16,20 @@ pub const MAX_MEMBERS: usize = 64;
 /// Most votes of a member, and of a quorum device.
 pub const MAX_VOTES: u32 = 1_000_000;
 
+/// Most volumes of a domain.
+pub const MAX_VOLUMES: usize = 4096;
+
+/// How long claims are collected after the first, unless the operator says otherwise, in milliseconds.
+pub const DEFAULT_WINDOW_MS: u32 = 2_000;
+
+/// How long one attempt of a method may take, unless the operator says otherwise, in milliseconds.
+pub const DEFAULT_ATTEMPT_TIMEOUT_MS: u32 = 60_000;
+
+/// Attempts of a method before the next one is tried, unless the operator says otherwise.
+pub const DEFAULT_ATTEMPTS: u8 = 2;
+
 /// A domain as the pool's configuration keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Domain {
     /// Identity.
@@ -32,12 +46,81 @@ pub struct Domain {
     pub quorum: Option<Quorum>,
     /// Which group of a race is given the quorum device's votes.
     pub prefer: Prefer,
+    /// How long claims are collected after the first one, in milliseconds: 100 to 60,000.
+    pub window_ms: u32,
+    /// How long one attempt of a method may take, in milliseconds: 1,000 to 600,000.
+    pub attempt_timeout_ms: u32,
+    /// How often a method is tried before the next one is: 1 to 10.
+    pub attempts: u8,
+    /// What the members' nodes prove to each other that they are of this domain with; only members can read it, in the mailbox.
+    pub secret: Secret,
     /// What was decided, and who is fenced.
     pub state: DomainState,
 }
 
+/// 32 random bytes that the members share, as 64 hexadecimal digits. Not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// From 32 bytes that whoever creates the domain has drawn.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = DomainError;
+
+    fn from_str(text: &str) -> Result<Self, DomainError> {
+        let mut bytes = [0; 32];
+        let fine = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            // `get` is `None` only if the length is wrong, and then `fine` is false.
+            let digits = text.get(place * 2..place * 2 + 2).unwrap_or_default();
+            *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+        }
+        if fine {
+            Ok(Self(bytes))
+        } else {
+            Err(DomainError::Secret)
+        }
+    }
+}
+
+impl TryFrom<String> for Secret {
+    type Error = DomainError;
+
+    fn try_from(text: String) -> Result<Self, DomainError> {
+        text.parse()
+    }
+}
+
+impl From<Secret> for String {
+    fn from(secret: Secret) -> Self {
+        secret.hex()
+    }
+}
+
 /// A virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// iSCSI names of its initiators, in lower case; every ISID and path of them is this member. A name belongs to one
@@ -52,7 +135,7 @@ pub struct Member {
 }
 
 /// The quorum device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quorum {
     /// Where its private region is.
@@ -62,7 +145,7 @@ pub struct Quorum {
 }
 
 /// Where the quorum device is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum QuorumPlace {
     /// A device of the pool, of any role.
@@ -78,11 +161,14 @@ pub enum QuorumPlace {
     Server {
         /// `HOST:PORT`.
         address: String,
+        /// Under which name the server keeps the register: two heads that serve one cluster give the same. `None` for
+        /// the domain's identity.
+        name: Option<String>,
     },
 }
 
 /// Which group of a race the quorum device's votes go to; then to the first that claimed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefer {
     /// The group with most members that are registered.
@@ -95,7 +181,7 @@ pub enum Prefer {
 }
 
 /// What must never be forgotten. Only grows: the epoch by one with each verdict, explicit fence or unfence.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DomainState {
     /// Number of the last decision; 0 before the first.
@@ -107,7 +193,7 @@ pub struct DomainState {
 }
 
 /// The outcome of a race.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
     /// The epoch that began with it.
@@ -122,10 +208,12 @@ pub struct Verdict {
     pub votes_total: u64,
     /// The quorum device voted for the winners.
     pub quorum_voted: bool,
+    /// The claims that it answers, and whose they are: the same claim asked again is answered the same.
+    pub claims: BTreeMap<Uuid, String>,
 }
 
 /// A member without access.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FencedMember {
     /// The epoch in which it was fenced.
@@ -134,6 +222,8 @@ pub struct FencedMember {
     pub cause: FenceCause,
     /// Who inherits the reservations that it held: initiator names, in order of preference.
     pub heirs: Vec<String>,
+    /// The methods of this fence, in order: those of the member, or those that the request named. Never empty.
+    pub methods: Vec<Method>,
     /// Which method is proven to have worked; `None` while the fence is still being carried out, which a restart goes on with.
     pub proven: Option<Method>,
     /// What the member's node wrote as its incarnation when it was fenced; a node that comes back as the same one stays fenced.
@@ -141,28 +231,13 @@ pub struct FencedMember {
 }
 
 /// Why a member was fenced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FenceCause {
     /// It lost a race.
     Race,
     /// An operator or an agent of a cluster manager asked for it.
     Request,
-}
-
-/// What is wrong with a domain.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum DomainError {
-    /// No such member.
-    #[error("{domain} has no member {member}; it has: {members}")]
-    NoSuchMember {
-        /// The domain.
-        domain: String,
-        /// Who was named.
-        member: String,
-        /// Who there is.
-        members: String,
-    },
 }
 
 impl Domain {
@@ -205,6 +280,18 @@ impl Domain {
         members
             .find(|(_, member)| member.initiators.contains(initiator))
             .map(|(name, _)| name.as_str())
+    }
+
+    /// Members that have access, in order of their names.
+    pub fn unfenced(&self) -> impl Iterator<Item = (&String, &Member)> {
+        let members = self.members.iter();
+        members.filter(|(name, _)| !self.is_fenced(name))
+    }
+
+    /// Whether the fence of some member has not been proven yet: nobody is told meanwhile that it won.
+    pub fn has_unproven_fence(&self) -> bool {
+        let mut fenced = self.state.fenced.values();
+        fenced.any(|fenced| fenced.proven.is_none())
     }
 
     /// Whether a member has no access.

@@ -48,6 +48,16 @@ pub enum MethodError {
     Option(String),
 }
 
+impl Method {
+    /// Its name without the options of an agent, which may be secret: for events and answers.
+    pub fn public_name(&self) -> String {
+        match self {
+            Method::Stonith { agent, .. } => format!("stonith:{agent}"),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
