@@ -7,6 +7,8 @@
 //! - [`votes`]: who votes for whom, and which group has more than half.
 //! - [`quorum`]: what the quorum device remembers.
 //! - [`coordinator`]: the state machine of one domain, from a claim to the answer.
+//! - [`mailbox`]: the volume through which members and head talk, as bytes.
+//! - [`slots`]: sets of members by slot.
 //!
 //! Decisions are pure: no sockets, files or clocks, so that a simulator can drive them. Whoever carries them out is the
 //! `ringfence` crate.
@@ -16,8 +18,10 @@ pub mod check;
 pub mod claim;
 pub mod coordinator;
 pub mod domain;
+pub mod mailbox;
 pub mod method;
 pub mod quorum;
+pub mod slots;
 pub mod votes;
 
 pub use check::DomainError;
@@ -28,4 +32,5 @@ pub use domain::{
 };
 pub use method::{Method, MethodError};
 pub use quorum::{QuorumAnswer, QuorumAsk, QuorumRegister};
+pub use slots::SlotSet;
 pub use votes::Survey;
