@@ -31,6 +31,6 @@ pub use domain::{
     Verdict,
 };
 pub use method::{Method, MethodError};
-pub use quorum::{QuorumAnswer, QuorumAsk, QuorumRegister};
+pub use quorum::{QuorumAnswer, QuorumAsk, QuorumRegister, QuorumReply, QuorumRequest};
 pub use slots::SlotSet;
 pub use votes::Survey;

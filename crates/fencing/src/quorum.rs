@@ -56,7 +56,51 @@ pub enum QuorumAnswer {
     Refused(QuorumRegister),
 }
 
+/// What may be asked of a quorum device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuorumRequest {
+    /// For the votes of an epoch.
+    Ask(QuorumAsk),
+    /// What it remembers.
+    Read,
+    /// To let go of what the head `by` was granted up to `epoch`.
+    Close {
+        /// Identity of the domain there.
+        by: Uuid,
+        /// The epoch of its last grant for which somebody was fenced.
+        epoch: u64,
+    },
+    /// To keep a verdict.
+    Tell(Verdict),
+}
+
+/// The answer to a [`QuorumRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuorumReply {
+    /// To [`QuorumRequest::Ask`].
+    Answer(QuorumAnswer),
+    /// To all others: what it remembers now.
+    Register(QuorumRegister),
+}
+
 impl QuorumRegister {
+    /// Carries a request out: the answer, and what is to be durable before it is given (the same as now where nothing
+    /// changes).
+    pub fn apply(&self, request: &QuorumRequest) -> (QuorumReply, Self) {
+        let next = match request {
+            QuorumRequest::Ask(ask) => {
+                let (answer, next) = self.grant(ask);
+                return (QuorumReply::Answer(answer), next);
+            }
+            QuorumRequest::Read => self.clone(),
+            QuorumRequest::Close { by, epoch } => self.close(*by, *epoch),
+            QuorumRequest::Tell(verdict) => self.tell(verdict),
+        };
+        (QuorumReply::Register(next.clone()), next)
+    }
+
     /// Asks for votes: the answer, and what is to be durable before it is given (the same as now where nothing changes).
     /// An empty group is refused.
     pub fn grant(&self, ask: &QuorumAsk) -> (QuorumAnswer, Self) {
