@@ -55,11 +55,14 @@ pub enum Column {
     /// The logical unit cannot read its reservations at all (SPC-4 5.13.5.2). [`column`] never gives this: whoever
     /// finds the private region unusable sets it. The answer to what it refuses is NOT READY.
     NotReady = 13,
+    /// The initiator is fenced, whatever is reserved: what an Exclusive Access reservation of another nexus leaves to a
+    /// stranger, without PERSISTENT RESERVE OUT.
+    Fenced = 14,
 }
 
 impl Column {
     /// Every column, in the order of the numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::OpenRegistered,
         Self::Holder,
@@ -74,9 +77,10 @@ impl Column {
         Self::Scsi2Other,
         Self::InformationLost,
         Self::NotReady,
+        Self::Fenced,
     ];
 
-    /// The column with this number, 0 to 13: the way back out of a packed gate word.
+    /// The column with this number, 0 to 14: the way back out of a packed gate word.
     pub const fn from_code(code: u8) -> Option<Self> {
         if (code as usize) < Self::ALL.len() {
             Some(Self::ALL[code as usize])
@@ -85,7 +89,7 @@ impl Column {
         }
     }
 
-    /// The number of the column, 0 to 13.
+    /// The number of the column, 0 to 14.
     pub const fn code(self) -> u8 {
         self as u8
     }
@@ -215,7 +219,9 @@ pub fn selector_of(cdb: &[u8]) -> Option<u16> {
 /// The column that `nexus` is in.
 pub fn column(reservations: &LuReservations, nexus: &Nexus) -> Column {
     let state = &reservations.persistent;
-    if state.is_registered(nexus) {
+    if reservations.is_fenced(&nexus.initiator.name) {
+        Column::Fenced
+    } else if state.is_registered(nexus) {
         column_of_registrant(reservations, nexus)
     } else if reservations.scsi2.as_ref() == Some(nexus) && !state.lost {
         Column::Scsi2Holder
@@ -247,7 +253,7 @@ pub(crate) fn column_of_registrant(reservations: &LuReservations, nexus: &Nexus)
     }
 }
 
-/// The column of every nexus that is not registered and does not hold the SCSI-2 reservation.
+/// The column of every nexus that is not registered, does not hold the SCSI-2 reservation and is not fenced.
 pub fn column_of_others(reservations: &LuReservations) -> Column {
     let state = &reservations.persistent;
     if state.lost {
@@ -370,7 +376,7 @@ mod tests {
         for column in Column::ALL {
             assert_eq!(Column::from_code(column.code()), Some(column));
         }
-        assert_eq!(Column::from_code(14), None);
+        assert_eq!(Column::from_code(15), None);
         assert!(Column::ALL.len() <= 16);
     }
 
@@ -458,6 +464,18 @@ mod tests {
         }
     }
 
+    /// A fenced nexus may send what a stranger may beside an Exclusive Access reservation, and manage nothing.
+    #[test]
+    fn a_fenced_nexus_is_a_stranger_that_cannot_register() {
+        for row in TABLE {
+            let wanted = row.permits(Column::ExclusiveAccess)
+                && (!row.manages_reservations() || row.opcode() == 0x5e);
+            assert_eq!(row.permits(Column::Fenced), wanted, "{row}");
+        }
+        assert!(permits(0x5e, 0, Column::Fenced) && permits(0x12, 0, Column::Fenced));
+        assert!(!permits(0x5f, 0, Column::Fenced) && !permits(0x28, 0, Column::Fenced));
+    }
+
     #[test]
     fn refusals() {
         assert_eq!(Column::NotReady.refusal(), None);
@@ -469,5 +487,6 @@ mod tests {
             Column::Scsi2Other.refusal(),
             Some(Reject::ReservationConflict)
         );
+        assert_eq!(Column::Fenced.refusal(), Some(Reject::ReservationConflict));
     }
 }

@@ -3,6 +3,9 @@
 //! Fields whose meaning depends on the state (SCOPE and TYPE are ignored by some forms of PREEMPT, a wrong key is
 //! a conflict before a bad field is an error) stay raw here: the machine judges them in the standard's order.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::state::{InitiatorPort, Nexus};
 
 /// A command for [`step`](crate::machine::step).
@@ -161,4 +164,22 @@ pub enum Event {
     /// as with CLEAR. To them it was an unrecoverable loss, which takes an operator to end (SPC-4 5.13.5.3.1 b,
     /// 5.13.5.3.2). Without a loss it does nothing.
     LossAccepted,
+    /// These initiators lose their access, through whatever port and session. What they have registered is removed as by
+    /// PREEMPT AND ABORT (SPC-4 5.13.11.2.6). A reservation that one of them holds passes, with its type, to the first heir
+    /// that is registered; the all-registrants types stay while anyone is registered; else it ends. A SCSI-2 reservation of
+    /// theirs ends. Fencing again does nothing, but remove what a state that was read from storage still has of them.
+    Fence {
+        /// Names of the initiators.
+        initiators: BTreeSet<Arc<str>>,
+        /// Names of initiators that inherit the reservation, in order of preference.
+        heirs: Vec<Arc<str>>,
+    },
+    /// These initiators are not fenced any more. They are registered no longer; nothing else keeps them out.
+    Unfence {
+        /// Names of the initiators.
+        initiators: BTreeSet<Arc<str>>,
+    },
+    /// The driver gives the SCSI-2 reservation to a nexus, as if it had sent RESERVE. Nothing happens where RESERVE would
+    /// conflict or be ignored: somebody is registered, another nexus has reserved, the nexus is fenced.
+    Own(Nexus),
 }

@@ -1,6 +1,7 @@
 //! What has to happen because of a step, as data.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::state::{Key, Nexus, ReservationType};
 
@@ -14,7 +15,8 @@ pub struct Effects {
     pub narrowed: Narrowed,
     /// Nexuses whose commands are aborted before the answer (PREEMPT AND ABORT, SPC-4 5.13.11.2.6), all but the
     /// PERSISTENT RESERVE OUT command itself. The sender is among them when its own key is the one preempted.
-    /// Whatever PREVENT ALLOW MEDIUM REMOVAL state they have ends too. Sorted, without duplicates.
+    /// Whatever PREVENT ALLOW MEDIUM REMOVAL state they have ends too. Sorted, without duplicates. Of initiators that are
+    /// fenced only the nexuses that were registered are here; the others' commands are aborted as well.
     pub abort: Vec<Nexus>,
     /// Unit attention conditions to establish, at most one for a nexus, never the sender's. Sorted by nexus.
     pub unit_attentions: Vec<(Nexus, UnitAttention)>,
@@ -52,19 +54,30 @@ pub struct Narrowed {
     pub named: BTreeSet<Nexus>,
     /// Nexuses that the state before or after names and that did not lose access.
     pub spared: BTreeSet<Nexus>,
-    /// Every nexus in neither set lost access.
+    /// Initiators of which every nexus that is not in `spared` lost access.
+    pub initiators: BTreeSet<Arc<str>>,
+    /// Initiators of which no nexus lost access.
+    pub spared_initiators: BTreeSet<Arc<str>>,
+    /// Every nexus in none of these sets lost access.
     pub all_others: bool,
 }
 
 impl Narrowed {
     /// Whether `nexus` lost access to commands that it could send before.
     pub fn includes(&self, nexus: &Nexus) -> bool {
-        self.named.contains(nexus) || (self.all_others && !self.spared.contains(nexus))
+        let name = &nexus.initiator.name;
+        if self.named.contains(nexus) {
+            return true;
+        }
+        if self.spared.contains(nexus) || self.spared_initiators.contains(name) {
+            return false;
+        }
+        self.all_others || self.initiators.contains(name)
     }
 
     /// Nobody lost anything: there is nothing to drain.
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && !self.all_others
+        self.named.is_empty() && self.initiators.is_empty() && !self.all_others
     }
 }
 
@@ -83,6 +96,8 @@ pub enum Cause {
     ReplaceLost,
     /// Power on without APTPL.
     PowerOn,
+    /// Its initiator was fenced.
+    Fence,
 }
 
 /// One thing that happened, for the audit trail. The sender of the command is known to the caller and not repeated.
@@ -122,7 +137,7 @@ pub enum Fact {
         /// Why.
         cause: Cause,
     },
-    /// REGISTER AND MOVE gave the reservation to another nexus.
+    /// REGISTER AND MOVE gave the reservation to another nexus, or it passed to an heir because its holder was fenced.
     Moved {
         /// Its type, unchanged.
         kind: ReservationType,

@@ -5,10 +5,14 @@
 //! the command at all (SPC-4 table 66), then does what the clause of the service action says, in the order of checks
 //! of the standard: a conflict comes before any complaint about a field. A rejected command changes nothing.
 
+mod fence;
 mod preempt;
 mod register;
 mod reserve;
 mod transition;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::access::{self, Column};
 use crate::command::{Command, Event, ServiceAction, Topology};
@@ -20,13 +24,22 @@ use transition::Transition;
 /// All reservations of a logical unit.
 ///
 /// Invariant: while there is a SCSI-2 reservation nobody is registered, because RESERVE conflicts with registrations
-/// and every PERSISTENT RESERVE OUT conflicts with it.
+/// and every PERSISTENT RESERVE OUT conflicts with it. No fenced initiator has a registration or a reservation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LuReservations {
     /// What the private region keeps.
     pub persistent: State,
     /// The nexus that reserved the logical unit with RESERVE(6) or RESERVE(10); never stored.
     pub scsi2: Option<Nexus>,
+    /// Initiators that are fenced; the domains keep this, not the private region.
+    pub fenced: BTreeSet<Arc<str>>,
+}
+
+impl LuReservations {
+    /// Whether this initiator is fenced.
+    pub fn is_fenced(&self, initiator: &str) -> bool {
+        !self.fenced.is_empty() && self.fenced.contains(initiator)
+    }
 }
 
 impl From<State> for LuReservations {
@@ -34,7 +47,7 @@ impl From<State> for LuReservations {
     fn from(persistent: State) -> Self {
         Self {
             persistent,
-            scsi2: None,
+            ..Self::default()
         }
     }
 }
@@ -130,6 +143,12 @@ pub fn apply(before: &LuReservations, event: &Event) -> Step {
             }
         }
         Event::LossAccepted => reserve::accept_loss(&mut transition),
+        Event::Fence { initiators, heirs } => fence::fence(&mut transition, initiators, heirs),
+        Event::Unfence { initiators } => {
+            let fenced = &mut transition.after.fenced;
+            fenced.retain(|initiator| !initiators.contains(initiator));
+        }
+        Event::Own(nexus) => fence::own(&mut transition, nexus),
         Event::InformationLost => {
             drop_scsi2(&mut transition);
             transition.after.persistent.lost = true;

@@ -21,6 +21,7 @@ const fn heading(column: Column) -> &'static str {
         Column::Scsi2Other => "S2",
         Column::InformationLost => "lost",
         Column::NotReady => "unready",
+        Column::Fenced => "fenced",
     }
 }
 

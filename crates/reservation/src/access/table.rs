@@ -25,7 +25,11 @@ const fn command(opcode: u8, five: Five, name: &'static str) -> Row {
         | bit(Column::Scsi2Holder);
     let columns: [&[Column]; 5] = [
         &[Column::WriteExclusiveRegistered, Column::WriteExclusive],
-        &[Column::ExclusiveAccessRegistered, Column::ExclusiveAccess],
+        &[
+            Column::ExclusiveAccessRegistered,
+            Column::ExclusiveAccess,
+            Column::Fenced,
+        ],
         &[Column::RegistrantsOnly],
         &[Column::WriteExclusiveRegistrants],
         &[Column::ExclusiveAccessRegistrants],
@@ -52,7 +56,8 @@ const fn command(opcode: u8, five: Five, name: &'static str) -> Row {
 
 /// A service action of PERSISTENT RESERVE OUT, from table 66 of SPC-4: from a registered and from an unregistered
 /// nexus while another nexus holds a reservation. Without a reservation an unregistered nexus may only register
-/// (SPC-4 5.13.7), and while any nexus has a SCSI-2 reservation every one conflicts (SPC-2 5.5.1).
+/// (SPC-4 5.13.7), and while any nexus has a SCSI-2 reservation every one conflicts (SPC-2 5.5.1). A fenced nexus may send
+/// none.
 const fn reserve_out(service_action: u16, two: &'static [u8; 2], name: &'static str) -> Row {
     assert!((two[0] == b'A' || two[0] == b'C') && (two[1] == b'A' || two[1] == b'C'));
     let mut permitted = bit(Column::OpenRegistered) | bit(Column::Holder);

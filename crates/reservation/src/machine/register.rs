@@ -52,7 +52,9 @@ pub(super) fn register(
         let mut registered = own;
         for initiator in out.specified_initiator_ports.iter().flatten() {
             let specified = nexuses(initiator, sender, topology, out.all_target_ports);
-            if specified.iter().any(|nexus| state.is_registered(nexus)) {
+            if transition.before.is_fenced(&initiator.name)
+                || specified.iter().any(|nexus| state.is_registered(nexus))
+            {
                 return Err(Reject::InvalidFieldInParameterList(
                     ParameterField::SpecifiedTransportId,
                 ));
@@ -136,7 +138,9 @@ pub(super) fn register_and_move(
     if out.service_action_reservation_key == 0 {
         return Err(invalid(ParameterField::ServiceActionReservationKey));
     }
-    if out.destination.initiator == sender.initiator {
+    if out.destination.initiator == sender.initiator
+        || transition.before.is_fenced(&out.destination.initiator.name)
+    {
         return Err(invalid(ParameterField::DestinationTransportId));
     }
     if !topology.target_ports.contains(&out.destination.target_port) {

@@ -140,9 +140,16 @@ impl<'a> Transition<'a> {
         self.abort.extend(nexuses);
     }
 
+    fn has_fenced_registrant(&self) -> bool {
+        let after = &self.after;
+        let mut named = after.persistent.registrants.keys().chain(&after.scsi2);
+        named.any(|nexus| after.is_fenced(&nexus.initiator.name))
+    }
+
     pub(super) fn finish(self) -> Step {
         debug_assert_eq!(self.after.persistent.check(), Ok(()));
         debug_assert!(self.after.scsi2.is_none() || self.after.persistent.registrants.is_empty());
+        debug_assert!(!self.has_fenced_registrant());
         let effects = Effects {
             persist: self.before.persistent != self.after.persistent,
             narrowed: narrowed(self.before, &self.after),
@@ -174,10 +181,24 @@ fn narrowed(before: &LuReservations, after: &LuReservations) -> Narrowed {
         all_others: others_before.narrows_to(others_after),
         ..Narrowed::default()
     };
+    for initiator in before.fenced.union(&after.fenced) {
+        let column = |reservations: &LuReservations, others| match reservations.is_fenced(initiator)
+        {
+            true => Column::Fenced,
+            false => others,
+        };
+        let (from, to) = (column(before, others_before), column(after, others_after));
+        if from.narrows_to(to) {
+            narrowed.initiators.insert(initiator.clone());
+        } else if narrowed.all_others {
+            narrowed.spared_initiators.insert(initiator.clone());
+        }
+    }
+    let some_fenced = !narrowed.initiators.is_empty();
     let mut judge = |nexus: &Nexus, from: Column, to: Column| {
         if from.narrows_to(to) {
             narrowed.named.insert(nexus.clone());
-        } else if narrowed.all_others {
+        } else if narrowed.all_others || some_fenced {
             narrowed.spared.insert(nexus.clone());
         }
     };
@@ -193,15 +214,21 @@ fn narrowed(before: &LuReservations, after: &LuReservations) -> Narrowed {
         };
         let was = if order.is_le() { old.next() } else { None };
         let is = if order.is_ge() { new.next() } else { None };
-        let from = was.map_or(others_before, |nexus| {
-            access::column_of_registrant(before, nexus)
-        });
-        let to = is.map_or(others_after, |nexus| {
-            access::column_of_registrant(after, nexus)
-        });
-        if let Some(nexus) = was.or(is) {
-            judge(nexus, from, to);
-        }
+        let Some(nexus) = was.or(is) else { break };
+        let column = |reservations: &LuReservations, registered, others| {
+            if reservations.is_fenced(&nexus.initiator.name) {
+                Column::Fenced
+            } else if registered {
+                access::column_of_registrant(reservations, nexus)
+            } else {
+                others
+            }
+        };
+        judge(
+            nexus,
+            column(before, was.is_some(), others_before),
+            column(after, is.is_some(), others_after),
+        );
     }
     // Nobody is registered while there is a SCSI-2 reservation, so its holder has not been judged above.
     for holder in before.scsi2.iter().chain(&after.scsi2) {

@@ -75,11 +75,14 @@ fn random_campaign() {
                 "7/44/01",
                 "CONFLICT",
                 "GOOD",
+                "fence",
                 "loss accepted",
                 "lost",
                 "nexus loss",
+                "own",
                 "power on",
                 "reset",
+                "unfence",
             ]
         );
     }

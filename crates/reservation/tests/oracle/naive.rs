@@ -20,6 +20,13 @@ pub struct Naive {
     /// TYPE, and who established it or got it moved to (meaningless for types 7 and 8).
     pub reservation: Option<(u8, Nx)>,
     pub spc2: Option<Nx>,
+    /// Hosts that are fenced.
+    pub fenced: Vec<u8>,
+}
+
+/// The host of an initiator port: ports 0 and 1 are of one.
+pub fn host(port: u8) -> u8 {
+    port.saturating_sub(1)
 }
 
 /// A PERSISTENT RESERVE OUT as numbers on the wire, or RESERVE / RELEASE, or an event.
@@ -94,6 +101,9 @@ impl Naive {
 
     /// May `who` send a command of this kind now?
     pub fn may(&self, who: Nx, kind: &str) -> bool {
+        if self.fenced.contains(&host(who.0)) {
+            return ["INQUIRY", "LOG SENSE", "READ CAPACITY", "TEST UNIT READY"].contains(&kind);
+        }
         if self.lost {
             return ["INQUIRY", "LOG SENSE", "READ BUFFER", "WRITE BUFFER"].contains(&kind);
         }
@@ -141,6 +151,9 @@ impl Naive {
         room: usize,
         out: &mut Outcome,
     ) -> String {
+        if self.fenced.contains(&host(sender.0)) {
+            return "CONFLICT".into();
+        }
         let is_replace = matches!(cmd, Cmd::Basic { sa: 8, .. });
         // 5.13.5.3.2: all but REPLACE LOST RESERVATION of our commands.
         if self.lost && !is_replace {
@@ -296,6 +309,9 @@ impl Naive {
         } else {
             let mut initiators = vec![sender.0];
             for i in spec.unwrap_or(&[]) {
+                if self.fenced.contains(&host(*i)) {
+                    return "5/26/00 list 28".into();
+                }
                 for p in &through {
                     if *i != sender.0 && self.registered((*i, *p)) {
                         return "5/26/00 list 28".into();
@@ -347,7 +363,7 @@ impl Naive {
         if sark == 0 {
             return "5/26/00 list 8".into();
         }
-        if to.0 == sender.0 {
+        if to.0 == sender.0 || self.fenced.contains(&host(to.0)) {
             return "5/26/00 list 24".into();
         }
         if !ports.contains(&to.1) {
@@ -563,6 +579,70 @@ impl Naive {
             self.prgeneration = self.prgeneration.wrapping_add(1);
         }
         out
+    }
+
+    /// The hosts are fenced: nothing of them is left, and the first heir (a host) that is registered inherits.
+    pub fn fence(&mut self, hosts: &[u8], heirs: &[u8]) -> Outcome {
+        let mut out = Outcome::default();
+        self.fenced.extend(hosts);
+        let fenced = self.fenced.clone();
+        let is_gone = |who: Nx| fenced.contains(&host(who.0));
+        if self.spc2.is_some_and(is_gone) {
+            self.spc2 = None;
+        }
+        let gone: Vec<Nx> = self
+            .regs
+            .iter()
+            .map(|r| r.who)
+            .filter(|n| is_gone(*n))
+            .collect();
+        self.regs.retain(|r| !is_gone(r.who));
+        if gone.is_empty() {
+            return out;
+        }
+        if let Some((ty, holder)) = self.reservation {
+            if ty >= 7 && self.regs.is_empty() {
+                self.reservation = None;
+            }
+            if ty < 7 && is_gone(holder) {
+                self.reservation = None;
+                for heir in heirs {
+                    let of_heir = self
+                        .regs
+                        .iter()
+                        .map(|r| r.who)
+                        .filter(|n| host(n.0) == *heir);
+                    if let (None, Some(first)) = (self.reservation, of_heir.min()) {
+                        self.reservation = Some((ty, first));
+                    }
+                }
+                if self.reservation.is_none() && ty >= 5 {
+                    for r in &self.regs {
+                        out.attentions.push((r.who, "2A/04"));
+                    }
+                }
+            }
+        }
+        for n in gone {
+            out.attentions.push((n, "2A/05"));
+            out.aborted.push(n);
+        }
+        out.attentions.sort();
+        out.aborted.sort();
+        self.prgeneration = self.prgeneration.wrapping_add(1);
+        out
+    }
+
+    pub fn unfence(&mut self, hosts: &[u8]) {
+        self.fenced.retain(|fenced| !hosts.contains(fenced));
+    }
+
+    /// The driver reserves for `who`.
+    pub fn own(&mut self, who: Nx) {
+        let fenced = self.fenced.contains(&host(who.0));
+        if !self.lost && self.regs.is_empty() && self.spc2.is_none() && !fenced {
+            self.spc2 = Some(who);
+        }
     }
 
     pub fn information_lost(&mut self) {

@@ -1,6 +1,7 @@
 //! Drives the state machine and the naive one together and compares everything they say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use reservation::access::{self, Column};
 use reservation::machine::{self, Step};
@@ -10,7 +11,7 @@ use reservation::{
     Topology,
 };
 
-use crate::naive::{Cmd, KINDS, Naive, Nx};
+use crate::naive::{Cmd, KINDS, Naive, Nx, host};
 use crate::random::Random;
 
 const PORTS: [u16; 3] = [1, 2, 7];
@@ -31,6 +32,9 @@ pub enum Op {
     PowerOn { persist_always: bool },
     InformationLost,
     LossAccepted,
+    Fence { hosts: Vec<u8>, heirs: Vec<u8> },
+    Unfence(Vec<u8>),
+    Own(Nx),
 }
 
 /// Both machines, side by side.
@@ -58,6 +62,12 @@ fn nexus((index, target_port): Nx) -> Nexus {
 fn number(nexus: &Nexus) -> Nx {
     let index = (0..INITIATORS.len() as u8).find(|&index| initiator(index) == nexus.initiator);
     (index.expect("a nexus of this test"), nexus.target_port)
+}
+
+/// The names of hosts.
+fn hosts<C: FromIterator<Arc<str>>>(numbers: &[u8]) -> C {
+    let named = |number: &u8| initiator(number + 1).name;
+    numbers.iter().map(named).collect()
 }
 
 fn everyone() -> impl Iterator<Item = Nx> {
@@ -166,6 +176,7 @@ fn expected(naive: &Naive) -> LuReservations {
             lost: naive.lost,
         },
         scsi2: naive.spc2.map(nexus),
+        fenced: hosts(&naive.fenced),
     }
 }
 
@@ -236,6 +247,7 @@ fn replay(before: &LuReservations, facts: &[Fact]) -> LuReservations {
 fn audited(lu: &LuReservations) -> LuReservations {
     let mut lu = lu.clone();
     lu.persistent.generation = 0;
+    lu.fenced.clear();
     lu.persistent
         .registrants
         .values_mut()
@@ -285,11 +297,28 @@ impl World {
                         "power on",
                     ),
                     Op::LossAccepted => (Event::LossAccepted, "loss accepted"),
+                    Op::Fence { hosts: who, heirs } => (
+                        Event::Fence {
+                            initiators: hosts(who),
+                            heirs: hosts(heirs),
+                        },
+                        "fence",
+                    ),
+                    Op::Unfence(who) => (
+                        Event::Unfence {
+                            initiators: hosts(who),
+                        },
+                        "unfence",
+                    ),
+                    Op::Own(who) => (Event::Own(nexus(*who)), "own"),
                     _ => (Event::InformationLost, "lost"),
                 };
                 let mut outcome = Default::default();
                 match op {
                     Op::LossAccepted => outcome = self.naive.loss_accepted(),
+                    Op::Fence { hosts, heirs } => outcome = self.naive.fence(hosts, heirs),
+                    Op::Unfence(hosts) => self.naive.unfence(hosts),
+                    Op::Own(who) => self.naive.own(*who),
                     Op::Reset => self.naive.reset(),
                     Op::NexusLoss(who) => self.naive.nexus_loss(*who),
                     Op::PowerOn { persist_always } => self.naive.power_on(*persist_always),
@@ -310,6 +339,9 @@ impl World {
         assert_eq!(state, expected(&self.naive), "state");
         assert_eq!(state.persistent.check(), Ok(()));
         assert!(state.scsi2.is_none() || state.persistent.registrants.is_empty());
+        for nexus in state.persistent.registrants.keys().chain(&state.scsi2) {
+            assert!(!state.is_fenced(&nexus.initiator.name), "invariant F");
+        }
         assert_eq!(
             effects.persist,
             state.persistent != self.lu.persistent,
@@ -414,6 +446,27 @@ impl World {
             }
             3 if random.one_in(4) => return Op::InformationLost,
             4 if self.naive.lost || random.one_in(8) => return Op::LossAccepted,
+            5..=7 => {
+                let some = |random: &mut Random, most| {
+                    let count = random.below(most);
+                    (0..count)
+                        .map(|_| random.below(4) as u8)
+                        .collect::<Vec<_>>()
+                };
+                let holder = self.naive.reservation.map(|(_, holder)| host(holder.0));
+                let hosts = match holder {
+                    Some(holder) if random.one_in(2) => vec![holder],
+                    _ => some(random, 3),
+                };
+                return Op::Fence {
+                    hosts,
+                    heirs: some(random, 4),
+                };
+            }
+            8..=12 => {
+                return Op::Unfence(vec![random.below(4) as u8, random.below(4) as u8]);
+            }
+            13 => return Op::Own(self.random_nexus(random)),
             _ => {}
         }
         let sender = self.random_nexus(random);

@@ -51,11 +51,13 @@ fn operation_code_by_type_by_role() {
     columns.push(vec![Column::Scsi2Other]);
     columns.push(vec![Column::InformationLost]);
     columns.push(vec![Column::NotReady]);
+    columns.push(vec![Column::Fenced]);
 
     let mut text = String::from(
         "h holder, r registrant, s stranger; A allowed, . refused; w writes the medium\n\
-         S2 another nexus's RESERVE, Lo reservations lost, NR reservations cannot be read\n\n\
-         WE  EA  WE- EA- WE- EA- S2 Lo NR\n\
+         S2 another nexus's RESERVE, Lo reservations lost, NR reservations cannot be read,\n\
+         Fe the initiator is fenced\n\n\
+         WE  EA  WE- EA- WE- EA- S2 Lo NR Fe\n\
          \x20       RO  RO  AR  AR\n\
          hrs hrs hrs hrs hrs hrs\n",
     );
@@ -66,11 +68,12 @@ fn operation_code_by_type_by_role() {
             .collect();
         let _ = writeln!(
             text,
-            "{}  {}  {}  {}  {} {row}",
+            "{}  {}  {}  {}  {}  {} {row}",
             marks[..6].join(" "),
             marks[6],
             marks[7],
             marks[8],
+            marks[9],
             if row.writes_medium() { "w" } else { "." }
         );
     }

@@ -47,6 +47,7 @@ fn cause_name(cause: Cause) -> &'static str {
         Cause::Unregistered => "unregistered",
         Cause::ReplaceLost => "replace-lost",
         Cause::PowerOn => "power-on",
+        Cause::Fence => "fence",
     }
 }
 
