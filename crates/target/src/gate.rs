@@ -49,6 +49,8 @@ impl GateWord {
     const GRANT: u32 = 0b11;
     const COLUMN_SHIFT: u32 = 2;
     const COLUMN: u32 = 0x3f << Self::COLUMN_SHIFT;
+    /// The logical unit is a mailbox: the nexus writes in its window only.
+    pub const WINDOWED: u32 = 1 << 8;
     /// A unit attention condition is pending for this nexus.
     pub const ATTENTION: u32 = 1 << 9;
     /// The logical unit is not ready (stopped, sanitizing, failed closed).
@@ -66,7 +68,9 @@ impl GateWord {
 
     /// Would a nexus that goes from this word to `after` lose access to something?
     pub fn narrows_to(self, after: Self) -> bool {
-        after.grant() < self.grant() || self.column().narrows_to(after.column())
+        after.grant() < self.grant()
+            || self.column().narrows_to(after.column())
+            || after.has(Self::WINDOWED) && !self.has(Self::WINDOWED)
     }
 
     /// The same word with `bits` set or cleared.
@@ -82,6 +86,11 @@ impl GateWord {
     /// Does anything beyond grant and column have to be looked at?
     pub fn is_slow(self) -> bool {
         self.0 & Self::SLOW != 0
+    }
+
+    /// Is the nexus fenced, or confined to a window? Then what it does to the logical unit as a whole must end with itself.
+    pub fn is_restricted(self) -> bool {
+        self.has(Self::WINDOWED) || self.column() == Column::Fenced
     }
 
     /// The grant.
@@ -162,9 +171,9 @@ impl Gate {
         }
     }
 
-    /// Publishes grant and column of `word`, leaving the other bits as they are.
+    /// Publishes grant, column and [`GateWord::WINDOWED`] of `word`, leaving the other bits as they are.
     pub fn publish(&self, word: GateWord) {
-        const PUBLISHED: u32 = GateWord::GRANT | GateWord::COLUMN;
+        const PUBLISHED: u32 = GateWord::GRANT | GateWord::COLUMN | GateWord::WINDOWED;
         let mut current = self.word.load(SeqCst);
         while let Err(actual) = self.word.compare_exchange(
             current,

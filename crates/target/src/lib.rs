@@ -11,13 +11,18 @@
 //! write running in a device; the fence would then wait for it for ever, because the alternative is to answer before
 //! it lands.
 //!
+//! **Fence domains.** What they want of a volume is its [`UnitPolicy`], kept here by the volume's identity, so that it
+//! holds whenever and however the volume is served.
+//!
 //! **Errors.** A command fails with sense data or a status ([`Failure`]), turned into bytes at one place
 //! ([`Response`]).
 #![forbid(unsafe_code)]
 
 pub mod attention;
 mod commands;
+mod fencing;
 pub mod gate;
+mod policy;
 pub mod range_lock;
 mod response;
 mod runtime;
@@ -29,7 +34,9 @@ pub mod task_set;
 mod tests;
 mod unit;
 
+pub use fencing::{FenceDone, FenceError, FenceOrder, Ownership};
 pub use gate::Grant;
+pub use policy::UnitPolicy;
 pub use response::{Failure, Outcome, Response};
 pub use runtime::{Event, EventKind, EventSink, LocalFuture, NoEvents, Runtime};
 pub use session::{DetachReason, NexusSession};

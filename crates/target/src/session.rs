@@ -196,6 +196,11 @@ impl<D: BlockDevice> NexusSession<D> {
         }
         table[usize::from(lun)] = Some(attached.clone());
         self.units.store(Arc::new(table));
+        if attached.unit.is_owner(&self.nexus) {
+            let unit = attached.unit.clone();
+            let came = async move { unit.nexus_came().await };
+            self.target.shared.runtime.spawn(Box::pin(came));
+        }
         Some(attached)
     }
 
@@ -258,8 +263,12 @@ impl<D: BlockDevice> NexusSession<D> {
                 if attached.nexus.gate.word().grant() != Grant::ReadWrite {
                     return R::FunctionAuthorizationFailed;
                 }
-                unit.reset(UnitAttention::BusDeviceResetFunction, Some(&attached.nexus))
-                    .await;
+                if attached.nexus.gate.word().is_restricted() {
+                    unit.abort_task_set(&attached.nexus).await;
+                } else {
+                    unit.reset(UnitAttention::BusDeviceResetFunction, Some(&attached.nexus))
+                        .await;
+                }
                 self.tasks.gone(|lun, _| lun == number).await;
             }
             // TST is 001b: the task set is this nexus's alone, and CLEAR TASK SET is ABORT TASK SET (SAM-5 7.4).

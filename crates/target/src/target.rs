@@ -1,6 +1,6 @@
 //! The target: logical units by number, sessions by nexus.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -11,10 +11,11 @@ use reservation::Nexus;
 use scsi::lun::Lun;
 use scsi::unit_attention::UnitAttention;
 use thiserror::Error;
+use volume::Volume;
 use volume::block_device::BlockDevice;
-use volume::{Access, Volume, VolumeRecord};
 
 use crate::gate::Grant;
+use crate::policy::Policies;
 use crate::runtime::{Event, EventKind, EventSink, Runtime};
 use crate::session::NexusSession;
 use crate::unit::LogicalUnit;
@@ -72,27 +73,39 @@ pub enum AttachError<D: BlockDevice> {
     /// and tries again.
     #[error("the nexus is in use")]
     InUse(Arc<NexusSession<D>>),
+    /// The initiator is cut off ([`Target::cut`]); the login is refused with "authorization failure" (RFC 7143 11.13.5).
+    #[error("the initiator is fenced")]
+    Refused,
 }
 
 impl<D: BlockDevice> std::fmt::Debug for AttachError<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             AttachError::InUse(session) => write!(f, "InUse(session {})", session.id()),
+            AttachError::Refused => f.write_str("Refused"),
         }
     }
 }
 
-type Sessions<D> = HashMap<Nexus, Arc<NexusSession<D>>>;
-type Units<D> = BTreeMap<u16, Arc<LogicalUnit<D>>>;
+/// The sessions, and who may have none.
+pub(crate) struct Sessions<D: BlockDevice> {
+    pub(crate) by_nexus: HashMap<Nexus, Arc<NexusSession<D>>>,
+    /// Initiators whose logins are refused.
+    pub(crate) cut: BTreeSet<String>,
+}
+
+pub(crate) type Units<D> = BTreeMap<u16, Arc<LogicalUnit<D>>>;
 
 /// One SCSI target device.
 pub struct Target<D: BlockDevice> {
     pub(crate) shared: Arc<Shared>,
-    units: ArcSwap<Units<D>>,
-    sessions: Mutex<Sessions<D>>,
+    pub(crate) units: ArcSwap<Units<D>>,
+    pub(crate) sessions: Mutex<Sessions<D>>,
+    /// What the domains want, by volume.
+    pub(crate) policies: Mutex<Policies>,
     next_session_id: AtomicU64,
     /// Serialises changes of `units`.
-    changing: async_lock::Mutex<()>,
+    pub(crate) changing: async_lock::Mutex<()>,
 }
 
 impl<D: BlockDevice> Target<D> {
@@ -109,7 +122,11 @@ impl<D: BlockDevice> Target<D> {
                 events,
             }),
             units: ArcSwap::default(),
-            sessions: Mutex::new(Sessions::new()),
+            sessions: Mutex::new(Sessions {
+                by_nexus: HashMap::new(),
+                cut: BTreeSet::new(),
+            }),
+            policies: Mutex::default(),
             next_session_id: AtomicU64::new(1),
             changing: async_lock::Mutex::new(()),
         })
@@ -136,13 +153,26 @@ impl<D: BlockDevice> Target<D> {
         if self.units.load().contains_key(&lun) {
             return Err(AddError::InUse(lun));
         }
-        let unit = Arc::new(LogicalUnit::open(volume, self.shared.clone()).await);
-        let mut units = Units::clone(&self.units.load());
-        units.insert(lun, unit.clone());
-        self.units.store(Arc::new(units));
-        let record = unit.volume.record();
-        self.tell_visibility(|nexus| record.access_of(&nexus.initiator.name) != Access::None);
+        let policy = self.policies.lock().cell(volume.record().uuid);
+        let unit = Arc::new(LogicalUnit::open(volume, self.shared.clone(), policy).await);
+        while !self.insert(&unit) {
+            unit.refresh().await;
+        }
+        self.tell_visibility(|nexus| unit.grant(nexus) != Grant::None);
         Ok(unit)
+    }
+
+    /// Puts a logical unit among the others: from then on whoever changes the policy of its volume has it follow. False, and
+    /// nothing done, when it does not follow the policy that there is now.
+    fn insert(&self, unit: &Arc<LogicalUnit<D>>) -> bool {
+        let _policies = self.policies.lock();
+        if !unit.is_following() {
+            return false;
+        }
+        let mut units = Units::clone(&self.units.load());
+        units.insert(unit.lun, unit.clone());
+        self.units.store(Arc::new(units));
+        true
     }
 
     /// Stops serving a logical unit. When it returns no I/O of it is in flight. False when there was none.
@@ -154,6 +184,7 @@ impl<D: BlockDevice> Target<D> {
         };
         self.units.store(Arc::new(units));
         unit.close().await;
+        self.policies.lock().forget(unit.uuid);
         self.tell_visibility(|nexus| unit.grant(nexus) != Grant::None);
         true
     }
@@ -163,11 +194,11 @@ impl<D: BlockDevice> Target<D> {
         let Some(unit) = self.logical_unit(lun) else {
             return;
         };
-        let (before, after) = unit.refresh_grants().await;
+        let refreshed = unit.refresh().await;
+        unit.record(None, EventKind::GrantsChanged);
         self.tell_visibility(|nexus| {
-            let visible =
-                |record: &VolumeRecord| record.access_of(&nexus.initiator.name) != Access::None;
-            visible(&before) != visible(&after)
+            let visible = |grant| grant != Grant::None;
+            visible(refreshed.before.grant(nexus)) != visible(refreshed.after.grant(nexus))
         });
     }
 
@@ -212,20 +243,20 @@ impl<D: BlockDevice> Target<D> {
 
     /// All sessions that are up.
     pub fn sessions(&self) -> Vec<Arc<NexusSession<D>>> {
-        let mut sessions: Vec<_> = self.sessions.lock().values().cloned().collect();
+        let mut sessions: Vec<_> = self.sessions.lock().by_nexus.values().cloned().collect();
         sessions.sort_by_key(|session| session.id());
         sessions
     }
 
     /// The session of a nexus that is up.
     pub fn session(&self, nexus: &Nexus) -> Option<Arc<NexusSession<D>>> {
-        self.sessions.lock().get(nexus).cloned()
+        self.sessions.lock().by_nexus.get(nexus).cloned()
     }
 
     /// A nexus comes up. `peer` is the address of its connection, for the audit trail.
     ///
     /// # Errors
-    /// [`AttachError::InUse`].
+    /// [`AttachError`].
     pub fn attach(
         self: &Arc<Self>,
         nexus: Nexus,
@@ -233,7 +264,10 @@ impl<D: BlockDevice> Target<D> {
     ) -> Result<Arc<NexusSession<D>>, AttachError<D>> {
         let session = {
             let mut sessions = self.sessions.lock();
-            if let Some(session) = sessions.get(&nexus) {
+            if sessions.cut.contains(&*nexus.initiator.name) {
+                return Err(AttachError::Refused);
+            }
+            if let Some(session) = sessions.by_nexus.get(&nexus) {
                 return Err(AttachError::InUse(session.clone()));
             }
             let session = Arc::new(NexusSession::new(
@@ -242,7 +276,7 @@ impl<D: BlockDevice> Target<D> {
                 nexus.clone(),
                 peer.into(),
             ));
-            sessions.insert(nexus, session.clone());
+            sessions.by_nexus.insert(nexus, session.clone());
             session
         };
         self.record(&session, EventKind::Attached);
@@ -251,7 +285,7 @@ impl<D: BlockDevice> Target<D> {
 
     /// A session has been detached.
     pub(crate) fn forget(&self, session: &NexusSession<D>) {
-        self.sessions.lock().remove(session.nexus());
+        self.sessions.lock().by_nexus.remove(session.nexus());
     }
 
     /// Hard reset of the target as this initiator sees it: every logical unit that it may write. A cold reset ends all
@@ -264,8 +298,21 @@ impl<D: BlockDevice> Target<D> {
         if units.len() < all.len() && (cold || units.is_empty()) {
             return false;
         }
+        let is_restricted = |unit: &LogicalUnit<D>| {
+            let access = unit.access.lock();
+            access.word(by.nexus()).is_restricted()
+        };
+        if cold && units.iter().any(|unit| is_restricted(unit)) {
+            return false;
+        }
         for unit in units {
             let sender = unit.access.lock().nexuses.get(by.nexus()).cloned();
+            if is_restricted(unit) {
+                if let Some(sender) = sender {
+                    unit.abort_task_set(&sender).await;
+                }
+                continue;
+            }
             unit.reset(UnitAttention::ScsiBusReset, sender.as_deref())
                 .await;
         }
@@ -279,7 +326,7 @@ impl<D: BlockDevice> Target<D> {
     }
 
     /// Tells the sessions of the nexuses for which a logical unit came or went that the list of LUNs has changed.
-    fn tell_visibility(&self, changed: impl Fn(&Nexus) -> bool) {
+    pub(crate) fn tell_visibility(&self, changed: impl Fn(&Nexus) -> bool) {
         for session in self.sessions() {
             if changed(session.nexus()) {
                 session.attention(UnitAttention::ReportedLunsDataChanged);

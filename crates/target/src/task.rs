@@ -13,7 +13,7 @@ use scsi::{Sense, Status};
 use volume::block_device::BlockDevice;
 
 use crate::commands::plan::Plan;
-use crate::commands::{self, Reply};
+use crate::commands::{self, Reply, window};
 use crate::gate::{GateWord, Grant};
 use crate::range_lock::RangeGuard;
 use crate::response::{Failure, Outcome, Response};
@@ -89,6 +89,9 @@ impl<D: BlockDevice> Task<D> {
             .ok_or_else(|| Sense::invalid_field_in_cdb(1, None))?;
         judge(attached, id, row, word)?;
         let cdb = Cdb::decode_as(id, request.cdb)?;
+        if word.has(GateWord::WINDOWED) && row.writes_medium() {
+            window::contains(attached, Some(&cdb))?;
+        }
         let plan = Plan::of(unit, &cdb, request)?;
         let slot = nexus
             .tasks
@@ -204,12 +207,12 @@ impl<D: BlockDevice> Task<D> {
         if self.is_aborted() {
             return Err(Failure::Aborted);
         }
-        judge(
-            self.attached(),
-            self.id,
-            self.row,
-            self.attached().nexus.gate.word(),
-        )
+        let (attached, word) = (self.attached(), self.attached().nexus.gate.word());
+        judge(attached, self.id, self.row, word)?;
+        if word.has(GateWord::WINDOWED) && self.row.writes_medium() {
+            window::contains(attached, Some(&self.cdb))?;
+        }
+        Ok(())
     }
 }
 
@@ -228,7 +231,7 @@ impl<T: Into<Failure>> From<T> for Refused {
     }
 }
 
-/// May this nexus send this command now?
+/// May this nexus send this command now, wherever it writes?
 fn judge<D: BlockDevice>(
     attached: &Attached<D>,
     id: CommandId,
@@ -247,6 +250,9 @@ fn judge<D: BlockDevice>(
         && !commands::runs_while(id, &unit.condition)
     {
         return Err(sense.into());
+    }
+    if word.has(GateWord::WINDOWED) {
+        window::permits(id, row)?;
     }
     if word.grant() == Grant::ReadOnly && (row.writes_medium() || commands::needs_write_grant(id)) {
         return Err(Sense::write_protected().into());
@@ -306,7 +312,14 @@ impl<'a, D: BlockDevice> Admitted<'a, D> {
         if self.task.is_aborted() {
             return Err(Failure::Aborted);
         }
-        judge(self.attached, self.id, self.row, word)
+        judge(self.attached, self.id, self.row, word)?;
+        if word.has(GateWord::WINDOWED) && self.row.writes_medium() {
+            // What stands for a part of another command has no CDB of its own: nothing is copied into a mailbox.
+            let own =
+                self.id == self.task.id && std::ptr::eq(self.attached, &**self.task.attached());
+            window::contains(self.attached, own.then_some(&self.task.cdb))?;
+        }
+        Ok(())
     }
 
     /// The logical unit.

@@ -69,6 +69,9 @@ pub(super) async fn admit<D: BlockDevice>(
     let initiator = request.initiator_name.to_lowercase();
     let discovery = request.session_type == SessionType::Discovery;
     let nexus = if discovery {
+        if service.target.is_cut(&initiator) {
+            return Err(fenced());
+        }
         None
     } else {
         let nexus = Nexus {
@@ -112,6 +115,13 @@ pub(super) async fn admit<D: BlockDevice>(
     Ok(Admitted { nexus, entry, tsih })
 }
 
+fn fenced() -> Refused {
+    Refused::new(
+        LoginStatus::AUTHORIZATION_FAILURE,
+        "the initiator is fenced by the method fabric",
+    )
+}
+
 /// Brings the nexus up; a session that it has already is ended first (session reinstatement).
 async fn attach<D: BlockDevice>(
     service: &Arc<Service<D>>,
@@ -122,6 +132,7 @@ async fn attach<D: BlockDevice>(
     loop {
         match service.target.attach(nexus.clone(), peer.to_string()) {
             Ok(session) => return Ok(session),
+            Err(AttachError::Refused) => return Err(fenced()),
             Err(AttachError::InUse(old)) => {
                 old.request_drop();
                 let left = deadline.saturating_duration_since(Instant::now());

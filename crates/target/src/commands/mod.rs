@@ -15,6 +15,7 @@ mod sanitize;
 pub(crate) mod table;
 pub(crate) mod unknown_lun;
 mod verify;
+pub(crate) mod window;
 
 use bytes::{Bytes, BytesMut};
 use reservation::Command;

@@ -2,7 +2,10 @@
 //!
 //! The operation belongs to the logical unit, not to the task that asked for it: once begun it goes on through task
 //! management, resets and the loss of the nexus. While it runs every command but a few ends with NOT READY, SANITIZE IN
-//! PROGRESS, PERSISTENT RESERVE OUT among them, so no fence is answered meanwhile.
+//! PROGRESS, PERSISTENT RESERVE OUT among them, so none is answered meanwhile.
+//!
+//! A fence stops it: the writes of a fenced initiator end before the fence is answered. The medium is neither old nor
+//! clean then, and the logical unit says so until it is sanitized anew.
 //!
 //! **Restart.** That an operation is running is not stored. When the program ends before it does, the medium is partly
 //! sanitized and served as it is afterwards; the initiator that waits has no answer and has to ask again.
@@ -70,10 +73,10 @@ pub(crate) async fn sanitize<D: BlockDevice>(
         let _change = unit.change.lock().await;
         // Reservations may have changed while this waited.
         task.allowed()?;
-        if !unit
-            .condition
-            .begin_sanitize(command.allow_unrestricted_exit)
-        {
+        if !unit.condition.begin_sanitize(
+            &attached.nexus.nexus.initiator.name,
+            command.allow_unrestricted_exit,
+        ) {
             return Err(unit
                 .condition
                 .sense()
@@ -144,7 +147,7 @@ async fn run<D: BlockDevice>(unit: &Arc<LogicalUnit<D>>, method: &Method) {
     unit.record(None, EventKind::SanitizeEnded { complete });
 }
 
-/// False when the logical unit was removed meanwhile.
+/// False when the logical unit was removed meanwhile, or who began it was fenced.
 async fn erase<D: BlockDevice>(
     unit: &Arc<LogicalUnit<D>>,
     method: &Method,
@@ -164,7 +167,7 @@ async fn erase<D: BlockDevice>(
         };
         let mut offset = 0;
         while offset < size {
-            if unit.is_removed() {
+            if unit.is_removed() || unit.condition.is_sanitize_stopped() {
                 return Ok(false);
             }
             let length = chunk.min(size - offset);

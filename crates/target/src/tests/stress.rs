@@ -100,6 +100,7 @@ pub fn attach(world: &World, name: &str) -> Initiator {
         match world.target.attach(nexus(name), "192.0.2.1:40000") {
             Ok(session) => break session,
             Err(AttachError::InUse(old)) => run(old.detached()),
+            Err(AttachError::Refused) => panic!("nobody is cut off"),
         }
     };
     Initiator {

@@ -14,14 +14,14 @@ use reservation::{Command, Nexus, Reject, Topology};
 use scsi::Sense;
 use scsi::sense::AdditionalSense;
 use scsi::unit_attention::UnitAttention;
-use volume::VolumeRecord;
 use volume::block_device::BlockDevice;
 use volume::private_region::{PrivateRegionError, REGISTRANT_CAPACITY};
 
 use super::LogicalUnit;
 use super::nexus_unit::NexusUnit;
+use super::policy::fenced;
 use super::snapshot::Snapshot;
-use crate::gate::{GateWord, Grant};
+use crate::gate::GateWord;
 use crate::response::Failure;
 use crate::runtime::EventKind;
 use crate::target::EndLostError;
@@ -29,18 +29,43 @@ use crate::task::Task;
 use crate::task_set::AbortedBy;
 
 /// Why a change did not happen.
-enum NotPersisted {
+pub(super) enum NotPersisted {
     /// What is durable is still the state before.
     Unchanged,
     /// Nobody knows what is durable.
     Unknown(String),
 }
 
+impl NotPersisted {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            NotPersisted::Unchanged => "the private region could not be written",
+            NotPersisted::Unknown(reason) => reason,
+        }
+    }
+}
+
 /// What `publish` does beside the snapshot.
 #[derive(Default)]
-struct Consequences {
-    abort: Vec<Nexus>,
-    attentions: Vec<(Nexus, UnitAttention)>,
+pub(super) struct Consequences {
+    pub(super) abort: Vec<Nexus>,
+    pub(super) attentions: Vec<(Nexus, UnitAttention)>,
+}
+
+/// A change whose reductions are published.
+pub(super) struct Draining {
+    /// Who lost access.
+    pub(super) fenced: Vec<Nexus>,
+    units: Vec<Arc<NexusUnit>>,
+}
+
+impl Draining {
+    /// Waits until what they had in flight has ended.
+    pub(super) async fn drained(&self) {
+        for unit in &self.units {
+            unit.gate.drain().await;
+        }
+    }
 }
 
 impl From<&Effects> for Consequences {
@@ -93,7 +118,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
                     return Err(Sense::internal_target_failure().into());
                 }
                 Err(NotPersisted::Unknown(reason)) => {
-                    self.fail_closed(reason).await;
+                    self.fail_closed(&current, reason).await;
                     return Err(Sense::internal_target_failure().into());
                 }
             }
@@ -134,7 +159,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
     }
 
     /// Applies an event to the reservations: nothing that must be durable comes of the events used here.
-    async fn apply(&self, event: &reservation::Event, by: Option<&NexusUnit>) {
+    pub(super) async fn apply(&self, event: &reservation::Event, by: Option<&NexusUnit>) {
         let current = self.access.lock().current.clone();
         let step = machine::apply(&current.reservations, event);
         if step.state == current.reservations {
@@ -163,36 +188,53 @@ impl<D: BlockDevice> LogicalUnit<D> {
         consequences: &Consequences,
         own: Option<(&Nexus, u32)>,
     ) -> Vec<Nexus> {
-        let mut drain;
-        let mut fenced: Vec<Nexus>;
-        {
-            let mut access = self.access.lock();
-            drain = access.begin(next);
-            fenced = drain.iter().map(|unit| unit.nexus.clone()).collect();
-            for nexus in &consequences.abort {
-                let Some(unit) = access.nexuses.get(nexus).cloned() else {
-                    continue;
-                };
-                let own_tag = own.and_then(|(sender, tag)| (sender == nexus).then_some(tag));
-                self.abort_by_other(&unit, own_tag);
-                unit.prevents_removal.store(false, SeqCst);
-                if !fenced.contains(nexus) {
-                    fenced.push(nexus.clone());
-                    drain.push(unit);
-                }
+        let draining = self.begin(next, consequences, own);
+        draining.drained().await;
+        self.finish();
+        self.tell(consequences);
+        draining.fenced
+    }
+
+    /// Publishes what `next` takes away, and aborts tasks.
+    pub(super) fn begin(
+        &self,
+        next: Snapshot,
+        consequences: &Consequences,
+        own: Option<(&Nexus, u32)>,
+    ) -> Draining {
+        let mut access = self.access.lock();
+        let units = access.begin(next);
+        let mut draining = Draining {
+            fenced: units.iter().map(|unit| unit.nexus.clone()).collect(),
+            units,
+        };
+        for nexus in &consequences.abort {
+            let Some(unit) = access.nexuses.get(nexus).cloned() else {
+                continue;
+            };
+            let own_tag = own.and_then(|(sender, tag)| (sender == nexus).then_some(tag));
+            self.abort_by_other(&unit, own_tag);
+            unit.prevents_removal.store(false, SeqCst);
+            if !draining.fenced.contains(nexus) {
+                draining.fenced.push(nexus.clone());
+                draining.units.push(unit);
             }
         }
-        for unit in &drain {
-            unit.gate.drain().await;
-        }
+        draining
+    }
+
+    /// Publishes what the change that was begun gives.
+    pub(super) fn finish(&self) {
+        self.access.lock().finish();
+    }
+
+    /// Establishes unit attention conditions. Not before the change is published: who is told of a release may use what it
+    /// gives.
+    pub(super) fn tell(&self, consequences: &Consequences) {
         let mut access = self.access.lock();
-        access.finish();
-        // Not before: who is told of a release may use what it gives.
         for (nexus, attention) in &consequences.attentions {
             access.attention(nexus, *attention);
         }
-        drop(access);
-        fenced
     }
 
     /// Aborts the tasks of a nexus on behalf of another nexus: they end as TAS says (SAM-5 5.6).
@@ -210,7 +252,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
         }
     }
 
-    async fn persist(
+    pub(super) async fn persist(
         &self,
         before: &LuReservations,
         after: &LuReservations,
@@ -253,7 +295,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             Ok(()) => {}
             Err(NotPersisted::Unchanged) => return Err(EndLostError::NotPersisted),
             Err(NotPersisted::Unknown(reason)) => {
-                self.fail_closed(reason.clone()).await;
+                self.fail_closed(&current, reason.clone()).await;
                 return Err(EndLostError::NotReady(reason));
             }
         }
@@ -261,14 +303,13 @@ impl<D: BlockDevice> LogicalUnit<D> {
         Ok(())
     }
 
-    /// Refuses everything that needs reservations until they can be read again.
-    async fn fail_closed(&self, reason: String) {
+    /// Refuses everything that needs reservations until they can be read again; `current` is what is in force beside them.
+    pub(super) async fn fail_closed(&self, current: &Snapshot, reason: String) {
         tracing::error!(lun = self.lun, reason, "failed closed");
         self.condition.fail(reason.clone());
-        let current = self.access.lock().current.clone();
         let next = Snapshot {
             unreadable: true,
-            ..(*current).clone()
+            ..current.clone()
         };
         self.publish(next, &Consequences::default(), None).await;
         self.record(None, EventKind::FailedClosed { reason });
@@ -292,7 +333,8 @@ impl<D: BlockDevice> LogicalUnit<D> {
             .into()
     }
 
-    /// Reads the private region again after a failure; serves again when that succeeds.
+    /// Reads the private region again after a failure; serves again when that succeeds, and when nobody who is fenced has
+    /// anything in there.
     pub(crate) async fn recover(&self) {
         let _change = self.change.lock().await;
         let current = self.access.lock().current.clone();
@@ -300,60 +342,41 @@ impl<D: BlockDevice> LogicalUnit<D> {
         if !current.unreadable || self.is_removed() {
             return;
         }
-        let result = match (self.volume.fault(), self.volume.private_region()) {
+        let state = match (self.volume.fault(), self.volume.private_region()) {
             (Some(fault), _) => Err(fault.to_string()),
             (None, Err(error)) => Err(error.to_string()),
             (None, Ok(region)) => region.recover().await.map_err(|error| error.to_string()),
         };
-        match result {
-            Ok(state) => {
-                tracing::info!(lun = self.lun, "the private region is readable again");
-                let next = Snapshot {
-                    unreadable: false,
-                    reservations: LuReservations {
-                        persistent: state,
-                        scsi2: current.reservations.scsi2.clone(),
-                    },
-                    ..(*current).clone()
-                };
-                self.publish(next, &Consequences::default(), None).await;
-                self.condition.recovered();
-            }
-            Err(reason) => self.condition.fail(reason),
+        let state = match state {
+            Ok(state) => state,
+            Err(reason) => return self.condition.fail(reason),
+        };
+        let policy = self.policy.load_full();
+        let found = LuReservations {
+            persistent: state,
+            scsi2: current.reservations.scsi2.clone(),
+            ..LuReservations::default()
+        };
+        let (reservations, effects) = fenced(&found, &policy);
+        if effects.persist
+            && let Err(error) = self.persist(&found, &reservations).await
+        {
+            return self.condition.fail(error.reason().to_owned());
         }
-    }
-
-    /// Takes over the grants of the volume's record. Returns who is granted what before and after.
-    pub(crate) async fn refresh_grants(&self) -> (Arc<VolumeRecord>, Arc<VolumeRecord>) {
-        let _change = self.change.lock().await;
-        let current = self.access.lock().current.clone();
+        tracing::info!(lun = self.lun, "the private region is readable again");
         let next = Snapshot {
-            record: self.volume.record(),
+            unreadable: false,
+            reservations,
+            policy,
             ..(*current).clone()
         };
-        let after = next.record.clone();
-        let nexuses: Vec<Nexus> = self.access.lock().nexuses.keys().cloned().collect();
-        let attentions = nexuses.into_iter().filter(|nexus| {
-            let (before, after) = (current.grant(nexus), next.grant(nexus));
-            before != after && before != Grant::None && after != Grant::None
-        });
-        let consequences = Consequences {
-            abort: Vec::new(),
-            // The WP bit of the mode parameter header.
-            attentions: attentions
-                .map(|nexus| (nexus, UnitAttention::ModeParametersChanged))
-                .collect(),
-        };
-        let fenced = self.publish(next, &consequences, None).await;
-        self.record(None, EventKind::GrantsChanged);
-        for nexus in fenced {
-            let kind = EventKind::Fenced {
-                nexus,
-                aborted: false,
-            };
-            self.record(None, kind);
+        self.publish(next, &Consequences::from(&effects), None)
+            .await;
+        self.condition.recovered();
+        for fact in effects.facts {
+            self.record(None, EventKind::Reservation(fact));
         }
-        (current.record.clone(), after)
+        self.restore_owner().await;
     }
 
     /// Logical unit reset (SAM-5 6.3.3): aborts all tasks, ends SCSI-2 reservations, brings back the default mode
@@ -376,6 +399,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             unit.gate.drain().await;
         }
         self.apply(&reservation::Event::Reset, by).await;
+        self.restore_owner().await;
         self.mode.reset();
         self.condition.set_stopped(false);
         self.set_gates(GateWord::WRITE_PROTECTED, false);
@@ -411,6 +435,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
         )
         .await;
         self.access.lock().remove(unit);
+        self.restore_owner().await;
     }
 
     /// Takes the logical unit down: no command is admitted any more, and all I/O has ended.

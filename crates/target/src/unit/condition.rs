@@ -1,5 +1,6 @@
 //! Why a logical unit may not be ready: failed closed, sanitizing, stopped.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 use event_listener::Event;
@@ -22,6 +23,10 @@ pub(crate) struct Condition {
     unrestricted_exit: AtomicBool,
     /// Notified when a sanitize operation ends.
     pub(crate) sanitize_ended: Event,
+    /// Initiator that began the running sanitize operation.
+    sanitize_by: Mutex<Option<Arc<str>>>,
+    /// The running sanitize operation is to end: who began it is fenced.
+    sanitize_stop: AtomicBool,
     failure: Mutex<Option<String>>,
     /// A task is trying to read the private region again.
     pub(crate) recovering: AtomicBool,
@@ -35,6 +40,8 @@ impl Default for Condition {
             sanitize_failed: AtomicBool::new(false),
             unrestricted_exit: AtomicBool::new(false),
             sanitize_ended: Event::new(),
+            sanitize_by: Mutex::new(None),
+            sanitize_stop: AtomicBool::new(false),
             failure: Mutex::new(None),
             recovering: AtomicBool::new(false),
         }
@@ -73,17 +80,35 @@ impl Condition {
         (progress != IDLE).then_some(progress.min(0xffff) as u16)
     }
 
-    /// Begins a sanitize operation; false when one is running. `unrestricted_exit` is AUSE.
-    pub(crate) fn begin_sanitize(&self, unrestricted_exit: bool) -> bool {
+    /// Begins a sanitize operation for an initiator; false when one is running. `unrestricted_exit` is AUSE.
+    pub(crate) fn begin_sanitize(&self, by: &Arc<str>, unrestricted_exit: bool) -> bool {
         let begun = self
             .sanitize
             .compare_exchange(IDLE, 0, SeqCst, SeqCst)
             .is_ok();
         if begun {
+            *self.sanitize_by.lock() = Some(by.clone());
+            self.sanitize_stop.store(false, SeqCst);
             self.sanitize_failed.store(false, SeqCst);
             self.unrestricted_exit.store(unrestricted_exit, SeqCst);
         }
         begun
+    }
+
+    /// Who began the sanitize operation that is running.
+    pub(crate) fn sanitize_by(&self) -> Option<Arc<str>> {
+        self.sanitize_progress()?;
+        self.sanitize_by.lock().clone()
+    }
+
+    /// Has the running sanitize operation end as a failed one.
+    pub(crate) fn stop_sanitize(&self) {
+        self.sanitize_stop.store(true, SeqCst);
+    }
+
+    /// Is the running sanitize operation to end?
+    pub(crate) fn is_sanitize_stopped(&self) -> bool {
+        self.sanitize_stop.load(SeqCst)
     }
 
     /// Sets the progress of the running sanitize operation.

@@ -4,6 +4,7 @@ pub(crate) mod change;
 pub(crate) mod condition;
 pub(crate) mod mode;
 pub(crate) mod nexus_unit;
+mod policy;
 pub(crate) mod snapshot;
 
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use reservation::Nexus;
 use reservation::machine::LuReservations;
 use scsi::sense::SenseFormat;
 use scsi::unit_attention::UnitAttention;
+use uuid::Uuid;
 use volume::Volume;
 use volume::block_device::BlockDevice;
 
 use crate::attention::AttentionSet;
 use crate::gate::{GateWord, Grant};
+use crate::policy::PolicyCell;
 use crate::range_lock::RangeLock;
 use crate::runtime::{Event, EventKind};
 use crate::target::Shared;
@@ -30,6 +33,10 @@ use snapshot::{Access, Snapshot};
 /// A logical unit. Shared by all reactors.
 pub struct LogicalUnit<D> {
     pub(crate) lun: u16,
+    /// Identity of the volume.
+    pub(crate) uuid: Uuid,
+    /// The policy of the volume; the one in force is in `access`.
+    pub(crate) policy: Arc<PolicyCell>,
     pub(crate) volume: Arc<Volume<D>>,
     pub(crate) shared: Arc<Shared>,
     /// log2 of the logical block size.
@@ -45,8 +52,13 @@ pub struct LogicalUnit<D> {
 }
 
 impl<D: BlockDevice> LogicalUnit<D> {
-    /// A logical unit over `volume`. When the reservations cannot be read it is there and not ready.
-    pub(crate) async fn open(volume: Arc<Volume<D>>, shared: Arc<Shared>) -> Self {
+    /// A logical unit over `volume`. When the reservations cannot be read it is there and not ready. It does not follow
+    /// the policy yet: nobody may see it before [`LogicalUnit::refresh`].
+    pub(crate) async fn open(
+        volume: Arc<Volume<D>>,
+        shared: Arc<Shared>,
+        policy: Arc<PolicyCell>,
+    ) -> Self {
         let condition = Condition::default();
         let reservations = match Self::load(&volume).await {
             Ok(state) => Some(LuReservations {
@@ -64,9 +76,12 @@ impl<D: BlockDevice> LogicalUnit<D> {
             unreadable: reservations.is_none(),
             reservations: reservations.unwrap_or_default(),
             record: volume.record(),
+            policy: Arc::default(),
         };
         Self {
             lun: volume.lun(),
+            uuid: volume.record().uuid,
+            policy,
             block_shift: block_bytes.trailing_zeros(),
             capacity_blocks: AtomicU64::new(volume.size_bytes() / block_bytes),
             access: Mutex::new(Access::new(snapshot)),

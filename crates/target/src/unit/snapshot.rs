@@ -1,6 +1,7 @@
 //! Who may do what on a logical unit, as one value, and the nexuses it is published to.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use reservation::Nexus;
@@ -12,6 +13,7 @@ use volume::VolumeRecord;
 use super::nexus_unit::NexusUnit;
 use crate::attention::AttentionSet;
 use crate::gate::{GateWord, Grant};
+use crate::policy::UnitPolicy;
 
 /// Most absent nexuses for which pending unit attentions are kept, by logical unit; beyond, the oldest is forgotten.
 pub(crate) const AWAY_MAX: usize = 4096;
@@ -21,6 +23,8 @@ pub(crate) const AWAY_MAX: usize = 4096;
 pub(crate) struct Snapshot {
     pub(crate) reservations: LuReservations,
     pub(crate) record: Arc<VolumeRecord>,
+    /// What the domains want; `reservations` has its fenced initiators.
+    pub(crate) policy: Arc<UnitPolicy>,
     /// The reservations are not known: everything that needs them is refused with NOT READY.
     pub(crate) unreadable: bool,
 }
@@ -34,11 +38,34 @@ impl Snapshot {
             column(&self.reservations, nexus)
         };
         GateWord::new(self.grant(nexus), column)
+            .with(GateWord::WINDOWED, self.policy.windows.is_some())
     }
 
-    /// What the operator granted to the initiator of `nexus`.
+    /// What the operator granted to the initiator of `nexus`: itself, else the domain it is in, else everyone.
     pub(crate) fn grant(&self, nexus: &Nexus) -> Grant {
-        self.record.access_of(&nexus.initiator.name).into()
+        let name = &*nexus.initiator.name;
+        match self.policy.grants.get(name) {
+            Some(access) if !self.record.grants.contains_key(name) => (*access).into(),
+            _ => self.record.access_of(name).into(),
+        }
+    }
+
+    /// May some initiator write less of a mailbox in `next`?
+    fn window_shrinks(&self, next: &Self, nexus: &Nexus) -> bool {
+        let name = &nexus.initiator.name;
+        match (self.policy.window(name), next.policy.window(name)) {
+            (Some(before), Some(after)) => {
+                !before.is_empty() && (before.start < after.start || before.end > after.end)
+            }
+            // That there is one at all is in the gate word.
+            _ => false,
+        }
+    }
+
+    fn may_write(&self, initiator: &str, bytes: &Range<u64>) -> bool {
+        self.policy
+            .window(initiator)
+            .is_none_or(|window| window.start <= bytes.start && bytes.end <= window.end)
     }
 }
 
@@ -114,9 +141,20 @@ impl Access {
             if before.narrows_to(after) {
                 unit.gate.publish(after);
                 narrowed.push(unit.clone());
+            } else if let Some(next) = &self.next
+                && self.current.window_shrinks(next, nexus)
+            {
+                narrowed.push(unit.clone());
             }
         }
         narrowed
+    }
+
+    /// May an initiator write these bytes of a mailbox? While a change is under way, only if it may before and after.
+    pub(crate) fn may_write(&self, initiator: &str, bytes: Range<u64>) -> bool {
+        let next = self.next.as_ref();
+        self.current.may_write(initiator, &bytes)
+            && next.is_none_or(|next| next.may_write(initiator, &bytes))
     }
 
     /// Ends a change after the drain: publishes what it gives.
