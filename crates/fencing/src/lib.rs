@@ -22,6 +22,8 @@ pub mod mailbox;
 pub mod method;
 pub mod quorum;
 pub mod slots;
+#[cfg(test)]
+mod testing;
 pub mod votes;
 
 pub use check::DomainError;
@@ -33,4 +35,4 @@ pub use domain::{
 pub use method::{Method, MethodError};
 pub use quorum::{QuorumAnswer, QuorumAsk, QuorumRegister, QuorumReply, QuorumRequest};
 pub use slots::SlotSet;
-pub use votes::Survey;
+pub use votes::{Decision, Survey};
