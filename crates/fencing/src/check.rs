@@ -140,6 +140,11 @@ pub enum DomainError {
         /// The member.
         member: String,
     },
+    /// Other volumes while somebody is fenced on the present ones.
+    #[error(
+        "a member of {0} is fenced; its volumes can be changed when nobody is: see `ringfence domain show {0}`, and `ringfence unfence`"
+    )]
+    VolumesWhileFenced(String),
     /// The document of the domain contradicts itself.
     #[error("the record of domain {domain} contradicts itself: {what}")]
     Record {
@@ -319,6 +324,8 @@ impl Domain {
             if fenced.methods.is_empty() {
                 return Err(self.contradiction(format!("{name} is fenced without a method")));
             }
+            // A pair's method stands as long as the fence does.
+            self.check_methods(name, &fenced.methods)?;
         }
         let verdict_fits = state.verdict.as_ref().is_none_or(|verdict| {
             verdict.epoch <= state.epoch && verdict.winners.is_disjoint(&verdict.fenced)

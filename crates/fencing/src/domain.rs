@@ -208,8 +208,8 @@ pub struct Verdict {
     pub votes_total: u64,
     /// The quorum device voted for the winners.
     pub quorum_voted: bool,
-    /// The claims that it answers, and whose they are: the same claim asked again is answered the same.
-    pub claims: BTreeMap<Uuid, String>,
+    /// The claims that it answers, by claimer: the same claim asked again is answered the same.
+    pub claims: BTreeMap<String, BTreeSet<Uuid>>,
 }
 
 /// A member without access.

@@ -28,6 +28,7 @@ pub mod votes;
 
 pub use check::DomainError;
 pub use claim::{Claim, ClaimAnswer, ClaimRefusal, ClaimVerdict};
+pub use coordinator::{Action, Coordinator, Input};
 pub use domain::{
     Domain, DomainState, FenceCause, FencedMember, Member, Prefer, Quorum, QuorumPlace, Secret,
     Verdict,

@@ -221,6 +221,8 @@ pub enum Action {
     Reply {
         /// Of the claim or request.
         id: Uuid,
+        /// Whose claim it is. Members read each other's claims, so two may name the same id; `None` for requests.
+        member: Option<String>,
         /// The answer.
         reply: Reply,
     },

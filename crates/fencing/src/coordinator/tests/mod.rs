@@ -1,0 +1,5 @@
+//! Scenes of one coordinator.
+
+mod fences;
+mod races;
+mod scene;
