@@ -32,9 +32,6 @@ impl<D: BlockDevice> Pool<D> {
         if let Ok(region) = volume.private_region() {
             region.close().await;
         }
-        if let Ok(region) = volume.private_region() {
-            region.close().await;
-        }
         if let Err(error) = zero(&extents).await {
             tracing::warn!(volume = name, %error, "the space of a deleted volume could not be given back yet");
         }

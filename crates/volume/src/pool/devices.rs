@@ -1,6 +1,7 @@
 //! Adding, removing and listing devices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -13,6 +14,10 @@ use crate::device::{Device, DeviceHealth};
 use crate::fresh_uuid::fresh_uuid;
 use crate::label::{self, Areas, Label};
 use crate::page_store::Replica;
+
+/// How long a removal waits for space that is being given back to the device, and how often it looks.
+const FREE_PATIENCE: Duration = Duration::from_secs(10);
+const FREE_LOOK: Duration = Duration::from_millis(20);
 
 /// A device that is about to join.
 struct Joining<D> {
@@ -182,6 +187,7 @@ impl<D: BlockDevice> Pool<D> {
     /// # Errors
     /// [`PoolError::DeviceInUse`] says by what.
     pub async fn device_remove(&self, name: &str) -> Result<(), PoolError> {
+        self.wait_until_free(name).await;
         let mut guard = self.inner.lock().await;
         self.settle(&mut guard).await?;
         let inner = &mut *guard;
@@ -204,7 +210,8 @@ impl<D: BlockDevice> Pool<D> {
         if inner.space.is_held_on(uuid) {
             return Err(PoolError::DeviceInUse {
                 name: name.into(),
-                volumes: "volumes that are being made, grown, moved or deleted".into(),
+                volumes: "volumes that are being made, or whose space is still being given back"
+                    .into(),
             });
         }
         let rest = config.devices.values().filter(|other| other.uuid != uuid);
@@ -232,6 +239,36 @@ impl<D: BlockDevice> Pool<D> {
             }
         }
         Ok(())
+    }
+
+    /// What a volume just left is given back to its devices in the background: who removes a device then need not come
+    /// again. Waits until it is, for a while, where no volume uses the device any more.
+    async fn wait_until_free(&self, name: &str) {
+        let mut began = None;
+        loop {
+            let device = {
+                let inner = self.inner.lock().await;
+                let Some(config) = inner.config.as_ref().map(ConfigStore::config) else {
+                    return;
+                };
+                let mut devices = config.devices.values();
+                let Some(record) = devices.find(|device| device.name == name) else {
+                    return;
+                };
+                if !uses(config, record.uuid).is_empty() || !inner.space.is_held_on(record.uuid) {
+                    return;
+                }
+                match inner.devices.get(&record.uuid) {
+                    Some(device) => device.clone(),
+                    None => return,
+                }
+            };
+            let now = device.now();
+            if now.saturating_sub(*began.get_or_insert(now)) >= FREE_PATIENCE {
+                return;
+            }
+            device.sleep(FREE_LOOK).await;
+        }
     }
 
     /// All devices by name.

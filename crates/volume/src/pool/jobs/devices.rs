@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_lite::future::or;
 use uuid::Uuid;
 
 use super::moved::moved_ranges;
@@ -13,10 +15,19 @@ use crate::block_device::BlockDevice;
 use crate::config::{Change, DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
 use crate::device::Device;
 use crate::label;
+use crate::page_store::ReplicaHealth;
+use crate::page_store::verdict::majority;
 use crate::pool::keep::{PoolEvent, stale_in};
 use crate::pool::placement::Placing;
 use crate::pool::{DeviceInfo, DeviceSource, Inner, Pool, PoolError};
 use crate::volume::Volume;
+
+/// How long an operator waits for the keeper to take plexes out: longer than that takes when their copies answer.
+const DETACH_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an operator waits for a commit under way before the device is failed that may be what it waits for.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where what is on a device goes.
 #[derive(Clone, Copy)]
@@ -24,6 +35,16 @@ struct Move {
     from: Uuid,
     /// `None`: anywhere.
     to: Option<Uuid>,
+}
+
+/// The plexes of a volume that take part and have something on `device`.
+fn attached_on<D: BlockDevice>(volume: &Volume<D>, device: Uuid) -> Vec<Uuid> {
+    let record = volume.record();
+    let plexes = record.plexes.iter();
+    plexes
+        .filter(|plex| plex.is_attached() && plex.is_on(device))
+        .map(|plex| plex.uuid)
+        .collect()
 }
 
 impl<D: BlockDevice> Pool<D> {
@@ -189,7 +210,10 @@ impl<D: BlockDevice> Pool<D> {
     /// Declares a device broken: nothing on it is used until it is brought back. Returns when its plexes are detached.
     ///
     /// # Errors
-    /// [`JobError::LastCopy`] when it holds the only valid copy of something; nothing was changed then.
+    /// [`JobError::LastCopy`] when it holds the only valid copy of something, [`JobError::QuorumNeeds`] when the
+    /// configuration needs it; nothing was changed then. Where there is no quorum anyway the device is out of use, which
+    /// ends the waiting for one that hangs, and the error tells what could not be recorded: [`JobError::NotRecorded`],
+    /// [`JobError::NotDetached`]. It never waits without end.
     pub async fn device_fail(&self, name: &str) -> Result<(), PoolError> {
         let device = self.device_record(name).await?.uuid;
         let needing = self.needing(device);
@@ -202,19 +226,85 @@ impl<D: BlockDevice> Pool<D> {
             }
             .into());
         }
-        self.device_down(device, "an operator said so").await?;
+        self.check_quorum_without(device, name).await?;
+        let down = self.device_down(device, "an operator said so").await;
+        down.map_err(|error| JobError::NotRecorded {
+            device: name.into(),
+            problem: error.to_string(),
+        })?;
         for volume in self.volumes() {
-            let concerned = volume.fault().is_none()
-                && volume
-                    .record()
-                    .plexes
-                    .iter()
-                    .any(|plex| plex.is_attached() && plex.is_on(device));
-            if concerned {
-                self.detach_troubled(&volume).await;
+            if volume.fault().is_some() || attached_on(&volume, device).is_empty() {
+                continue;
+            }
+            self.detach_soon(&volume, device).await;
+            if !attached_on(&volume, device).is_empty() {
+                return Err(JobError::NotDetached {
+                    volume: volume.record().name.clone(),
+                    device: name.into(),
+                }
+                .into());
             }
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// [`JobError::QuorumNeeds`] when the configuration has a quorum that it would lose with `device`. One that hangs
+    /// gives it none, nor does it stop a commit.
+    async fn check_quorum_without(&self, device: Uuid, name: &str) -> Result<(), PoolError> {
+        let Some(clock) = self.handle_of(device) else {
+            return Ok(());
+        };
+        if clock.abandoned() > 0 || self.keeper.hangs(device) {
+            return Ok(());
+        }
+        // A commit that waits for this very device has the lock; then nothing is known, and it must be failed.
+        let late = async {
+            clock.sleep(COMMIT_PATIENCE).await;
+            None
+        };
+        let Some(inner) = or(async { Some(self.inner.lock().await) }, late).await else {
+            return Ok(());
+        };
+        let Some(config) = &inner.config else {
+            return Ok(());
+        };
+        let copies = config.health();
+        let need = majority(copies.len());
+        let current = copies.iter().filter(|copy| {
+            let device = copy.device.and_then(|device| inner.devices.get(&device));
+            copy.health == ReplicaHealth::Current && device.is_some_and(|device| device.is_online())
+        });
+        let (of_it, others): (Vec<_>, Vec<_>) =
+            current.partition(|copy| copy.device == Some(device));
+        if others.len() < need && others.len() + of_it.len() >= need {
+            return Err(JobError::QuorumNeeds {
+                device: name.into(),
+                have: others.len(),
+                need,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Has the plexes of a volume on a device that is out of use taken out. Returns when they are, when that has been
+    /// tried without success, and after a while in any case.
+    async fn detach_soon(&self, volume: &Arc<Volume<D>>, device: Uuid) {
+        self.keeper.not_hopeless(volume.uuid());
+        let clock = self.handle_of(device);
+        let (Some(clock), true) = (clock, self.keeper.is_running()) else {
+            return self.detach_troubled(volume).await;
+        };
+        // The keeper's task is never dropped half-way, whatever it waits for.
+        self.keeper.wake();
+        let until = clock.now().saturating_add(DETACH_PATIENCE);
+        while clock.now() < until
+            && !attached_on(volume, device).is_empty()
+            && !self.keeper.is_hopeless(volume.uuid())
+        {
+            clock.sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Before a device is opened anew: no plex on it may take part in a volume that others have copies of, because what the
@@ -225,34 +315,30 @@ impl<D: BlockDevice> Pool<D> {
         if in_service && snapshot.unusable(device).is_none() {
             return Err(JobError::InService { name: name.into() }.into());
         }
-        let attached = |volume: &Volume<D>| -> Vec<Uuid> {
-            let record = volume.record();
-            let plexes = record.plexes.iter();
-            plexes
-                .filter(|plex| plex.is_attached() && plex.is_on(device))
-                .map(|plex| plex.uuid)
-                .collect()
-        };
         for volume in self.volumes() {
             // With one plex and no region log there is nobody to compare it with.
-            if volume.fault().is_some() || volume.regions() == 0 || attached(&volume).is_empty() {
+            if volume.fault().is_some()
+                || volume.regions() == 0
+                || attached_on(&volume, device).is_empty()
+            {
                 continue;
             }
-            if self.keeper.state.lock().config_lost {
-                // Nobody can be detached, and the attempt would last until somebody can.
-                return Err(JobError::NoQuorum {
-                    volume: volume.record().name.clone(),
-                    device: name.into(),
-                }
-                .into());
+            if !self.keeper.state.lock().config_lost {
+                self.detach_soon(&volume, device).await;
             }
-            self.keeper.not_hopeless(volume.uuid());
-            self.detach_troubled(&volume).await;
-            let left = attached(&volume);
+            let left = attached_on(&volume, device);
             if left.is_empty() {
                 continue;
             }
             let record = volume.record();
+            if self.keeper.state.lock().config_lost {
+                // Nobody can be detached until it has a quorum again.
+                return Err(JobError::NoQuorum {
+                    volume: record.name.clone(),
+                    device: name.into(),
+                }
+                .into());
+            }
             let only = self.only_in(&volume, &record, &left);
             return Err(JobError::StillAttached {
                 volume: record.name.clone(),

@@ -120,6 +120,38 @@ pub enum JobError {
         /// The device.
         device: String,
     },
+    /// The configuration needs the device for its quorum.
+    #[error(
+        "without device {device} the configuration would have {have} of the {need} copies that it needs, and could not be changed any more; bring another device online first; nothing was changed"
+    )]
+    QuorumNeeds {
+        /// The device.
+        device: String,
+        /// Copies that would be left.
+        have: usize,
+        /// Copies that a commit takes.
+        need: usize,
+    },
+    /// A device that hangs or was lost is out of use, and that could not be committed.
+    #[error(
+        "device {device} is not used any more, but that could not be recorded ({problem}); the next start would use it again: bring another device online, then repeat the command"
+    )]
+    NotRecorded {
+        /// The device.
+        device: String,
+        /// Why.
+        problem: String,
+    },
+    /// A device is out of use, and its plexes still count.
+    #[error(
+        "device {device} is not used any more, but it could not yet be recorded that the copy of volume {volume} on it takes no part: that goes on by itself, and writes to the volume may be refused until it is done; see `ringfence device list` for devices that are to be brought online"
+    )]
+    NotDetached {
+        /// The volume.
+        volume: String,
+        /// The device.
+        device: String,
+    },
     /// Another medium than the one that is expected.
     #[error("{path} is not device {name} of this pool: {problem}")]
     WrongDevice {
@@ -147,8 +179,11 @@ impl JobError {
             | JobError::StillBusy { .. }
             | JobError::StillAttached { .. }
             | JobError::NoQuorum { .. }
+            | JobError::QuorumNeeds { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
-            JobError::Copies { .. } => PoolErrorKind::Failed,
+            JobError::Copies { .. }
+            | JobError::NotRecorded { .. }
+            | JobError::NotDetached { .. } => PoolErrorKind::Failed,
         }
     }
 }

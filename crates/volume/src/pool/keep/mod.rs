@@ -30,6 +30,7 @@ mod tasks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -66,6 +67,8 @@ pub(super) struct Keeper<D> {
     early: parking_lot::Mutex<Vec<PoolEvent>>,
     /// There may be something to do.
     wake: Event,
+    /// [`Pool::keep`] runs.
+    running: AtomicBool,
     pub(super) reports: Arc<Reports>,
     /// The devices as the last look found them.
     handles: ArcSwap<BTreeMap<Uuid, Arc<Device<D>>>>,
@@ -79,6 +82,7 @@ impl<D> Default for Keeper<D> {
             sink: ArcSwapOption::empty(),
             early: parking_lot::Mutex::default(),
             wake: Event::new(),
+            running: AtomicBool::new(false),
             reports: Arc::default(),
             handles: ArcSwap::default(),
             state: parking_lot::Mutex::default(),
@@ -123,6 +127,25 @@ impl<D: BlockDevice> Keeper<D> {
         known.hopeless.clear();
     }
 
+    /// Whether [`Pool::keep`] runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    /// Whether a device was last seen not to answer.
+    pub(super) fn hangs(&self, device: Uuid) -> bool {
+        let state = self.state.lock();
+        let known = state.devices.get(&device);
+        known.is_some_and(|known| known.hung_since.is_some())
+    }
+
+    /// Whether nothing could be done about some plex of a volume.
+    pub(super) fn is_hopeless(&self, volume: Uuid) -> bool {
+        let state = self.state.lock();
+        let known = state.volumes.get(&volume);
+        known.is_some_and(|known| !known.hopeless.is_empty())
+    }
+
     /// A device was opened anew: nothing that was known of the old one counts.
     pub(super) fn device_is_back(&self, device: Uuid) {
         let mut state = self.state.lock();
@@ -147,6 +170,22 @@ impl<D: BlockDevice> Keeper<D> {
     pub(super) fn plexes(&self, volume: Uuid) -> Arc<async_lock::Mutex<()>> {
         let mut state = self.state.lock();
         state.volumes.entry(volume).or_default().plexes.clone()
+    }
+}
+
+/// Says that the keeper runs, until it is dropped.
+struct Running<'a>(&'a AtomicBool);
+
+impl<'a> Running<'a> {
+    fn begin(running: &'a AtomicBool) -> Self {
+        running.store(true, Ordering::SeqCst);
+        Running(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
@@ -211,6 +250,7 @@ impl<D: BlockDevice> Pool<D> {
 
     /// Does what has to be done by itself, for ever: see the [module](self). One at a time may run.
     pub async fn keep(&self) {
+        let _running = Running::begin(&self.keeper.running);
         let mut tasks: Tasks<'_, Key> = Tasks::new();
         loop {
             let woken = self.keeper.wake.listen();
@@ -239,7 +279,7 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// A device, without the pool's lock.
-    fn handle_of(&self, device: Uuid) -> Option<Arc<Device<D>>> {
+    pub(super) fn handle_of(&self, device: Uuid) -> Option<Arc<Device<D>>> {
         self.keeper.handles.load().get(&device).cloned()
     }
 

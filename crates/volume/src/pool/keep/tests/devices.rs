@@ -1,6 +1,7 @@
 //! Devices that break, hang, and come back, under load.
 
 use super::*;
+use crate::pool::jobs::WhichPlex;
 
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -490,8 +491,14 @@ fn a_device_that_comes_back_may_be_what_the_configuration_lacks() {
         let client = Client::new(&volume);
         client.fill().await;
         pool.device_fail("d0").await.unwrap();
-        // One of three is left: that this one failed cannot be committed any more, but it is not used.
-        assert!(pool.device_fail("d1").await.is_err());
+        // It hangs, so that there is no quorum; out of use it can be taken all the same, without waiting for ever.
+        world.hang(1);
+        let hung = pool.volume_rename("v", "x").await;
+        assert!(hung.is_err());
+        let error = pool.device_fail("d1").await.unwrap_err().to_string();
+        assert!(error.contains("could not be recorded"), "{error}");
+        assert!(!pool.device("d1").await.unwrap().online);
+        world.resume(1);
         pool.device_online("d0", source(&world, 0)).await.unwrap();
         pool.device_online("d1", source(&world, 1)).await.unwrap();
         for name in ["d0", "d1"] {
@@ -499,6 +506,87 @@ fn a_device_that_comes_back_may_be_what_the_configuration_lacks() {
             assert!(info.online && info.failed.is_none(), "{info:?}");
         }
         pool.volume_rename("v", "w").await.unwrap();
+        client.check_all().await;
+    });
+}
+
+/// What a removed mirror had is given back in the background: whoever removes its device next is not told to come again.
+#[test]
+fn a_device_is_removed_right_after_the_mirror_on_it() {
+    let world = SimWorld::seeded(92);
+    world.run(async {
+        let (pool, _events) = pool(&world, &[64, 64, 64, 64, 64]).await;
+        let request = CreateVolume {
+            keys_on: names(&["d0", "d1", "d2"]),
+            ..request("v", 4, 2, &["d0", "d4"])
+        };
+        let volume = pool.volume_create(request).await.unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.volume_remove_mirror("v", WhichPlex::On("d4".into()))
+            .await
+            .unwrap();
+        pool.device_remove("d4").await.unwrap();
+        client.check_all().await;
+    });
+}
+
+/// Failing a device that the configuration needs is refused before anything is done.
+#[test]
+fn a_device_that_the_quorum_needs_is_not_failed() {
+    let world = SimWorld::seeded(93);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d1", "d2"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        pool.device_fail("d0").await.unwrap();
+        let before = pool.device("d1").await.unwrap();
+        let error = pool.device_fail("d1").await.unwrap_err().to_string();
+        assert!(error.contains("1 of the 2 copies"), "{error}");
+        assert_eq!(pool.device("d1").await.unwrap(), before);
+        assert!(!events.any(is_detached), "nothing was changed");
+        client.check_all().await;
+        assert!(client.write(3).await);
+        pool.volume_rename("v", "w").await.unwrap();
+    });
+}
+
+/// Where the quorum goes between the two commits of a device that fails, the operator gets an error after a while, and
+/// the keeper finishes the detach when there is a quorum again.
+#[test]
+fn a_detach_that_cannot_be_recorded_is_told_and_finished_later() {
+    let world = SimWorld::seeded(94);
+    world.run(async {
+        let (pool, events) = pool(&world, &[64, 64, 64]).await;
+        let volume = pool
+            .volume_create(request("v", 4, 2, &["d1", "d2"]))
+            .await
+            .unwrap();
+        let client = Client::new(&volume);
+        client.fill().await;
+        // The keeper cannot say that the plex on d1 failed: it holds the volume's plexes until it can.
+        world.die(0);
+        world.die(1);
+        assert!(!client.write(3).await, "refused, not silent");
+        until(&world, 60, "the loss of the quorum", || {
+            events.any(|event| matches!(event, PoolEvent::ConfigQuorumLost { .. }))
+        })
+        .await;
+        let began = world.time();
+        assert!(pool.device_fail("d1").await.is_err());
+        assert!(pool.device_online("d1", source(&world, 1)).await.is_err());
+        assert!(world.time() - began < Duration::from_secs(120));
+        // It was never found to have failed: it is simply there again.
+        world.revive(0);
+        event(&world, &events, "detach", is_detached).await;
+        assert!(client.write(3).await);
+        world.revive(1);
+        pool.device_online("d1", source(&world, 1)).await.unwrap();
+        until(&world, 60, "whole", || is_whole(&volume)).await;
         client.check_all().await;
     });
 }
