@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -222,8 +222,13 @@ impl Client {
     /// # Errors
     /// When a command ends otherwise than with GOOD, takes longer than any pause may, or a read gives what it may not.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<Ended> {
+        self.run_telling(stop, || ())
+    }
+
+    /// [`Client::run`]; `logged_in` is called when commands are about to be sent.
+    fn run_telling(&mut self, stop: &AtomicBool, logged_in: impl FnOnce()) -> Result<Ended> {
         let mut outstanding = HashMap::new();
-        let result = self.session(stop, &mut outstanding);
+        let result = self.session(stop, &mut outstanding, logged_in);
         self.ledger.lose_connection();
         match result {
             Ok(()) => Ok(Ended::Stopped),
@@ -244,15 +249,18 @@ impl Client {
         }
     }
 
-    /// [`Client::run`] in a thread of its own.
+    /// [`Client::run`] in a thread of its own; returns when it has logged in, so that it is told of what happens next.
     pub fn spawn(self) -> Running {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut client = self;
+        let (sender, logged_in) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let ended = client.run(&told);
+            let ended = client.run_telling(&told, move || drop(sender));
             (client, ended)
         });
+        // Nothing is sent: the sender goes when it has logged in, or with the thread.
+        let _ = logged_in.recv();
         Running { stop, thread }
     }
 
@@ -260,8 +268,10 @@ impl Client {
         &mut self,
         stop: &AtomicBool,
         outstanding: &mut HashMap<u32, Outstanding>,
+        logged_in: impl FnOnce(),
     ) -> Result<()> {
         let mut session = self.log_in()?;
+        logged_in();
         while !stop.load(Ordering::Relaxed) {
             while outstanding.len() < DEPTH {
                 let (command, entry) = self.choose();

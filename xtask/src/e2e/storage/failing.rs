@@ -1,8 +1,8 @@
 //! Devices that fail, hang, slow down and become read-only under load: the initiator sees no error, only a pause; the
 //! keys stay and get a new copy elsewhere; a device that is back is brought up to date.
 //!
-//! The devices are used with direct I/O (`--direct`). A write into the page cache of a file that hangs keeps the thread that
-//! makes it, and with it everything that this thread serves: nothing protects from that.
+//! The devices are used with direct I/O (`--direct`), so that what is written is on them and not in the page cache when they
+//! break.
 
 use std::path::Path;
 use std::time::Duration;

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use initiator::{ReservationType, Session};
 use scsi::Lun;
 use scsi::pr::{FullStatus, ReservationDescriptor};
+use scsi::sense::{AdditionalSense, SenseKey};
 use serde_json::Value;
 
 use super::client::Client;
@@ -116,8 +117,16 @@ pub fn run(context: &Context) -> Result<String> {
         client = stopped.with_context(told)?;
         done.with_context(told)?;
         client.verify().with_context(told)?;
-        // It has logged in once, before all of it; a grown volume has told it so.
-        holder.clear_unit_attentions(unit)?;
+        // It has logged in once, before all of it: it is told that a volume has grown, and nothing else.
+        let attentions = unit_attentions(&mut holder, unit)?;
+        let expected: &[AdditionalSense] = match operation[..2] {
+            ["volume", "grow"] => &[AdditionalSense::CAPACITY_DATA_HAS_CHANGED],
+            _ => &[],
+        };
+        ensure!(
+            attentions == expected,
+            "after ringfence {shown} the initiator is told {attentions:?}"
+        );
         let after = Identity::of(&lab, &mut holder, unit, "data").with_context(told)?;
         ensure!(
             after == before,
@@ -141,6 +150,20 @@ pub fn run(context: &Context) -> Result<String> {
         client.work().commands,
         client.work().longest.as_secs_f32()
     ))
+}
+
+/// The unit attention conditions that are pending, which ends them.
+fn unit_attentions(session: &mut Session, unit: Lun) -> Result<Vec<AdditionalSense>> {
+    let mut attentions = Vec::new();
+    while let Err(error) = session.test_unit_ready(unit) {
+        match error.sense() {
+            Some(sense) if sense.key == SenseKey::UnitAttention => {
+                attentions.push(sense.additional);
+            }
+            _ => return Err(error.into()),
+        }
+    }
+    Ok(attentions)
 }
 
 /// After `device fail` the volume may be degraded; after everything else it is good.
