@@ -254,7 +254,7 @@ impl Client {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut client = self;
-        let (sender, logged_in) = mpsc::channel();
+        let (sender, logged_in) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             let ended = client.run_telling(&told, move || drop(sender));
             (client, ended)
