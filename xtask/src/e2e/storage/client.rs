@@ -217,16 +217,12 @@ impl Client {
         Ok(())
     }
 
-    /// Reads, writes, unmaps and flushes at random until told to stop or the connection breaks.
+    /// Reads, writes, unmaps and flushes at random until told to stop or the connection breaks. `logged_in` is called when
+    /// commands are about to be sent.
     ///
     /// # Errors
     /// When a command ends otherwise than with GOOD, takes longer than any pause may, or a read gives what it may not.
-    pub fn run(&mut self, stop: &AtomicBool) -> Result<Ended> {
-        self.run_telling(stop, || ())
-    }
-
-    /// [`Client::run`]; `logged_in` is called when commands are about to be sent.
-    fn run_telling(&mut self, stop: &AtomicBool, logged_in: impl FnOnce()) -> Result<Ended> {
+    fn run(&mut self, stop: &AtomicBool, logged_in: impl FnOnce()) -> Result<Ended> {
         let mut outstanding = HashMap::new();
         let result = self.session(stop, &mut outstanding, logged_in);
         self.ledger.lose_connection();
@@ -249,14 +245,14 @@ impl Client {
         }
     }
 
-    /// [`Client::run`] in a thread of its own; returns when it has logged in, so that it is told of what happens next.
+    /// Runs it in a thread of its own; returns when it has logged in, so that it is told of what happens next.
     pub fn spawn(self) -> Running {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut client = self;
         let (sender, logged_in) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let ended = client.run_telling(&told, move || drop(sender));
+            let ended = client.run(&told, move || drop(sender));
             (client, ended)
         });
         // Nothing is sent: the sender goes when it has logged in, or with the thread.
