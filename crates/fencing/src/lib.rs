@@ -8,6 +8,7 @@
 //! - [`quorum`]: what the quorum device remembers.
 //! - [`coordinator`]: the state machine of one domain, from a claim to the answer.
 //! - [`mailbox`]: the volume through which members and head talk, as bytes.
+//! - [`node`]: what runs in a member: heartbeats, groups, views and claims.
 //! - [`slots`]: sets of members by slot.
 //!
 //! Decisions are pure: no sockets, files or clocks, so that a simulator can drive them. Whoever carries them out is the
@@ -20,6 +21,7 @@ pub mod coordinator;
 pub mod domain;
 pub mod mailbox;
 pub mod method;
+pub mod node;
 pub mod quorum;
 pub mod slots;
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub struct Directory {
     /// Who the members' initiators are, by slot, so that a node finds out which member it is.
     pub members: BTreeMap<u16, DirectoryMember>,
     /// The volumes of the domain, on which nodes register: their NAA identifiers (SPC-4 7.8.6.6.6, the designator of the
-    /// device identification page) as 32 lower case hexadecimal digits.
+    /// device identification page) as 16 (NAA 3h, 5h) or 32 (NAA 6h) lower case hexadecimal digits.
     pub volumes: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Directory {
         }
         for naa in &directory.volumes {
             let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-            if naa.len() != 32 || !naa.bytes().all(hexadecimal) {
+            if !matches!(naa.len(), 16 | 32) || !naa.bytes().all(hexadecimal) {
                 return Err(ReadError::Impossible(format!(
                     "{:?} is no NAA identifier",
                     naa
