@@ -20,14 +20,13 @@ use crate::state::Life;
 use crate::violation::{trace, violation};
 use crate::volume_model::{Atomic, SECTOR, SPOT_SECTORS};
 
-/// A client that reads and writes for ever.
+/// A client that reads and writes until everything is to become quiet.
 pub async fn data_client(life: Rc<Life>) {
     loop {
         let pause = life.below(400) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
-            life.sleep(Duration::from_millis(5)).await;
-            continue;
+            return;
         }
         let Some(number) = life.pick_volume() else {
             life.sleep(Duration::from_millis(1)).await;
@@ -245,14 +244,13 @@ async fn read(life: &Life, number: u32) {
     }
 }
 
-/// A client that registers, reserves and preempts for ever.
+/// A client that registers, reserves and preempts until everything is to become quiet.
 pub async fn keys_client(life: Rc<Life>) {
     loop {
         let pause = life.below(1500) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
-            life.sleep(Duration::from_millis(5)).await;
-            continue;
+            return;
         }
         if let Some(number) = life.pick_volume() {
             reserve(&life, number).await;

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::or;
 use volume::block_device::{BlockDevice as _, aligned_buffer};
 use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
@@ -19,6 +20,9 @@ use crate::state::{Counters, Life, Model, boot_id};
 use crate::summary::Summary;
 use crate::verify::{self, Opened, path_of};
 use crate::violation::{trace, violation};
+
+/// How long the jobs that are left at the end have to be cancelled.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A history that went wrong.
 #[derive(Debug)]
@@ -314,7 +318,8 @@ async fn settle(life: &Life) {
             resume_all(life).await;
         }
         if round == 150 {
-            cancel_all(life).await;
+            // It waits for a detach that waits for a majority of the configuration.
+            or(cancel_all(life), life.sleep(CANCEL_PATIENCE)).await;
         }
         problem = match unhealthy(&life.pool).await {
             None if life.active.borrow().is_empty() => {

@@ -12,7 +12,7 @@ use crate::state::{Ill, Life, Trouble};
 use crate::verify::path_of;
 use crate::violation::trace;
 
-/// Brings trouble, and takes it away again, for ever.
+/// Brings trouble, and takes it away again, until everything is to become quiet.
 pub async fn nemesis(life: Rc<Life>) {
     loop {
         let pause = life.below(40_000);
@@ -24,7 +24,7 @@ pub async fn nemesis(life: Rc<Life>) {
             .as_ref()
             .map(|trouble| trouble.lifted.is_some());
         match trouble {
-            _ if life.quiet.get() => {}
+            _ if life.quiet.get() => return,
             None if life.one_in(2) => begin(&life).await,
             Some(false) => {
                 // Long enough, sometimes, for everybody to lose patience.

@@ -16,14 +16,13 @@ use crate::volume_model::{Identity, VolumeModel};
 
 const MIB: u64 = 1 << 20;
 
-/// An operator who goes on for ever.
+/// An operator who goes on until everything is to become quiet.
 pub async fn operator(life: Rc<Life>) {
     loop {
         let pause = life.below(6000) * life.pace();
         life.sleep(Duration::from_micros(pause)).await;
         if life.quiet.get() {
-            life.sleep(Duration::from_millis(5)).await;
-            continue;
+            return;
         }
         if life.one_in(3) {
             job(&life).await;

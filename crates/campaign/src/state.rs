@@ -191,7 +191,7 @@ pub struct Life {
     pub summary: Rc<RefCell<Summary>>,
     /// What is under way: kind, volume (0 for none), since when.
     pub active: RefCell<BTreeMap<u64, (&'static str, u32, Duration)>>,
-    /// Clients and operators begin nothing new.
+    /// Clients and operators begin nothing new; nobody takes it back.
     pub quiet: Cell<bool>,
     /// Volumes that met an error that they may: until they are opened again they may go on failing.
     pub poisoned: RefCell<BTreeSet<u32>>,
