@@ -2,6 +2,7 @@
 
 use crate::config::envelope;
 use crate::page_store::{Geometry, header};
+use crate::pool::quorum;
 use crate::private_region::{commit_record, slot};
 use crate::volume::regions::log_page;
 use crate::volume::{PLEX_LOG_BYTES, atomic_write};
@@ -45,6 +46,13 @@ fn check(heading: &str, fields: &[(usize, &str)]) {
 
 #[test]
 fn the_page_tells_the_offsets_of_the_code() {
+    check(
+        "## Quorum region",
+        &[
+            (quorum::OFFSET_LENGTH, "bytes of the content"),
+            (quorum::OFFSET_CONTENT, "content"),
+        ],
+    );
     check(
         "### Label",
         &[

@@ -5,7 +5,8 @@ mod record;
 mod store;
 
 pub use record::{
-    Access, BlockSize, Column, DeviceRecord, DeviceRole, Extent, Job, JobKind, KeysReplica,
-    MAX_PLEXES, Persist, Plex, PlexLayout, PlexState, PoolRecord, VolumeRecord,
+    Access, BlockSize, Column, DeviceRecord, DeviceRole, DocumentRecord, Extent, Job, JobKind,
+    KeysReplica, MAX_DOCUMENT_BYTES, MAX_PLEXES, Persist, Plex, PlexLayout, PlexState, PoolRecord,
+    VolumeRecord,
 };
 pub use store::{Change, Config, ConfigError, ConfigStore};

@@ -312,9 +312,30 @@ pub struct VolumeRecord {
     /// Work under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Job>,
-    /// Grants by initiator name; `*` is everyone not named.
+    /// Grants by initiator name; `*` is everyone not named, `domain:NAME` the members of a fence domain.
     pub grants: BTreeMap<String, Access>,
 }
+
+/// A record whose content is not the pool's business. In the configuration it is this as JSON on one line, a newline, and
+/// the content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentRecord {
+    /// Identity of the document.
+    pub uuid: Uuid,
+    /// What it is, such as `domain`.
+    pub kind: String,
+    /// Its name, unique in its kind.
+    pub name: String,
+    /// What it has on devices: the quorum region first. Nobody else gets these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extents: Vec<Extent>,
+    /// The content, at most [`MAX_DOCUMENT_BYTES`].
+    #[serde(skip)]
+    pub body: Vec<u8>,
+}
+
+/// Most bytes of a document's content.
+pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
 
 /// Most plexes of a volume, those that a job is filling included.
 pub const MAX_PLEXES: usize = 8;

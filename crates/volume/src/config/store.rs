@@ -10,7 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::envelope::{self, Stored};
-use super::{DeviceRecord, PoolRecord, VolumeRecord};
+use super::{DeviceRecord, DocumentRecord, PoolRecord, VolumeRecord};
 use crate::block_device::BlockDevice;
 use crate::page_store::{
     Finding, Identity, PageChange, PageStore, RECORD_BYTES, Replica, ReplicaHealth, ReplicaInfo,
@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KIND_POOL: u16 = 1;
 const KIND_DEVICE: u16 = 2;
 const KIND_VOLUME: u16 = 3;
+const KIND_DOCUMENT: u16 = 4;
 
 /// Why the configuration could not be read or changed.
 #[derive(Debug, Error)]
@@ -64,6 +65,8 @@ pub struct Config {
     pub devices: BTreeMap<Uuid, DeviceRecord>,
     /// Its volumes.
     pub volumes: BTreeMap<Uuid, VolumeRecord>,
+    /// Its documents.
+    pub documents: BTreeMap<Uuid, DocumentRecord>,
 }
 
 /// A change of one record.
@@ -75,7 +78,9 @@ pub enum Change {
     Device(DeviceRecord),
     /// A new or changed volume.
     Volume(Box<VolumeRecord>),
-    /// A device or volume that is no more.
+    /// A new or changed document.
+    Document(Box<DocumentRecord>),
+    /// A device, volume or document that is no more.
     Remove(Uuid),
 }
 
@@ -114,6 +119,7 @@ impl<D: BlockDevice> ConfigStore<D> {
             pool: pool.clone(),
             devices: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            documents: BTreeMap::new(),
         };
         let store =
             PageStore::format(identity(pool.uuid), vec![replica], [0; RECORD_BYTES]).await?;
@@ -289,6 +295,7 @@ impl<D: BlockDevice> ConfigStore<D> {
                 Change::Volume(record) => {
                     (record.uuid, encode(KIND_VOLUME, record.uuid, &**record)?)
                 }
+                Change::Document(record) => (record.uuid, encode_document(record)?),
                 Change::Remove(uuid) => (*uuid, Vec::new()),
             };
             let mut own = places
@@ -323,9 +330,13 @@ impl<D: BlockDevice> ConfigStore<D> {
                 Change::Volume(record) => {
                     self.config.volumes.insert(record.uuid, *record);
                 }
+                Change::Document(record) => {
+                    self.config.documents.insert(record.uuid, *record);
+                }
                 Change::Remove(uuid) => {
                     self.config.devices.remove(&uuid);
                     self.config.volumes.remove(&uuid);
+                    self.config.documents.remove(&uuid);
                 }
             }
         }
@@ -343,6 +354,22 @@ impl<D: BlockDevice> ConfigStore<D> {
 fn encode<T: Serialize>(kind: u16, uuid: Uuid, record: &T) -> Result<Vec<Bytes>, ConfigError> {
     let problem = |problem| ConfigError::Record { uuid, problem };
     let payload = serde_json::to_vec(record).map_err(|error| problem(error.to_string()))?;
+    pages(kind, uuid, payload)
+}
+
+/// The pages of a document.
+fn encode_document(record: &DocumentRecord) -> Result<Vec<Bytes>, ConfigError> {
+    let mut payload = serde_json::to_vec(record).map_err(|error| ConfigError::Record {
+        uuid: record.uuid,
+        problem: error.to_string(),
+    })?;
+    payload.push(b'\n');
+    payload.extend_from_slice(&record.body);
+    pages(KIND_DOCUMENT, record.uuid, payload)
+}
+
+fn pages(kind: u16, uuid: Uuid, payload: Vec<u8>) -> Result<Vec<Bytes>, ConfigError> {
+    let problem = |problem| ConfigError::Record { uuid, problem };
     if payload.len() > envelope::MAX_RECORD_BYTES {
         return Err(problem(format!(
             "{} bytes, more than {}",
@@ -365,6 +392,21 @@ fn parse_record<T: DeserializeOwned>(stored: &Stored) -> Result<T, ConfigError> 
     })
 }
 
+/// A line of JSON, then the content.
+fn parse_document(stored: &Stored) -> Result<DocumentRecord, ConfigError> {
+    let problem = |problem| ConfigError::Record {
+        uuid: stored.uuid,
+        problem,
+    };
+    let end = stored.payload.iter().position(|byte| *byte == b'\n');
+    let end = end.ok_or_else(|| problem("its first line has no end".into()))?;
+    let (line, body) = stored.payload.split_at(end);
+    let mut record: DocumentRecord =
+        serde_json::from_slice(line).map_err(|error| problem(error.to_string()))?;
+    record.body = body[1..].to_vec();
+    Ok(record)
+}
+
 type Parsed = (Config, BTreeMap<Uuid, Vec<u32>>);
 
 /// Reads a configuration from pages.
@@ -374,6 +416,7 @@ fn parse(pages: impl IntoIterator<Item = (u32, Bytes)>) -> Result<Parsed, Config
     let mut pool = None;
     let mut devices = BTreeMap::new();
     let mut volumes = BTreeMap::new();
+    let mut documents = BTreeMap::new();
     let mut places = BTreeMap::new();
     for (stored, pages) in records {
         let uuid = match stored.kind {
@@ -399,6 +442,12 @@ fn parse(pages: impl IntoIterator<Item = (u32, Bytes)>) -> Result<Parsed, Config
                 volumes.insert(uuid, record);
                 uuid
             }
+            KIND_DOCUMENT => {
+                let record = parse_document(&stored)?;
+                let uuid = record.uuid;
+                documents.insert(uuid, record);
+                uuid
+            }
             kind => {
                 return Err(ConfigError::Record {
                     uuid: stored.uuid,
@@ -421,6 +470,7 @@ fn parse(pages: impl IntoIterator<Item = (u32, Bytes)>) -> Result<Parsed, Config
         pool,
         devices,
         volumes,
+        documents,
     };
     Ok((config, places))
 }

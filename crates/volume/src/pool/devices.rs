@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::claim::{Claim, claim, erase, in_time, look};
+use super::documents::documents_on;
 use super::space::users;
 use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
 use crate::block_device::BlockDevice;
@@ -215,6 +216,18 @@ impl<D: BlockDevice> Pool<D> {
             });
         }
         let rest = config.devices.values().filter(|other| other.uuid != uuid);
+        let documents: Vec<String> = config
+            .documents
+            .values()
+            .map(|record| format!("{} {}", record.kind, record.name))
+            .collect();
+        let ends = !rest.clone().any(|other| other.role == DeviceRole::Data);
+        if ends && !documents.is_empty() {
+            return Err(PoolError::DeviceInUse {
+                name: name.into(),
+                volumes: documents.join(", "),
+            });
+        }
         let erased: Vec<Uuid> = if rest.clone().any(|other| other.role == DeviceRole::Data) {
             store
                 .remove_replica(uuid, vec![Change::Remove(uuid)])
@@ -339,6 +352,7 @@ fn uses(config: &Config, device: Uuid) -> Vec<String> {
         })
         .collect();
     uses.sort();
+    uses.splice(0..0, documents_on(config, device));
     let more = uses.len().saturating_sub(8);
     if more > 0 {
         uses.truncate(8);

@@ -165,6 +165,30 @@ pub enum PoolError {
         /// The volumes.
         volumes: String,
     },
+    /// A device that a document has a quorum region on.
+    #[error(
+        "device {name} holds the quorum region of {documents}; choose another quorum device there first"
+    )]
+    QuorumDevice {
+        /// The device.
+        name: String,
+        /// Whose.
+        documents: String,
+    },
+    /// A document that cannot be kept.
+    #[error("the document cannot be kept: {problem}")]
+    InvalidDocument {
+        /// What is wrong.
+        problem: String,
+    },
+    /// A quorum region could not be made.
+    #[error("no quorum region could be made on device {device}: {problem}")]
+    QuorumRegion {
+        /// The device.
+        device: String,
+        /// Why.
+        problem: String,
+    },
     /// A device that is not there.
     #[error("device {name} ({path}) is missing; bring it back first")]
     DeviceMissing {
@@ -300,6 +324,7 @@ impl PoolError {
             | PoolError::InvalidInitiator { .. }
             | PoolError::InvalidSize { .. }
             | PoolError::InvalidLayout { .. }
+            | PoolError::InvalidDocument { .. }
             | PoolError::KeysTwice { .. } => PoolErrorKind::Usage,
             PoolError::NameTaken { .. }
             | PoolError::NotLarger { .. }
@@ -310,6 +335,7 @@ impl PoolError {
             | PoolError::Duplicate { .. }
             | PoolError::MixedPools { .. }
             | PoolError::DeviceInUse { .. }
+            | PoolError::QuorumDevice { .. }
             | PoolError::DeviceMissing { .. }
             | PoolError::DeviceUnusable { .. }
             | PoolError::TooFewDevices { .. }
@@ -326,6 +352,7 @@ impl PoolError {
             | PoolError::NotOpened { .. }
             | PoolError::Inconsistent { .. }
             | PoolError::Config(_)
+            | PoolError::QuorumRegion { .. }
             | PoolError::Device(_)
             | PoolError::PrivateRegion(_) => PoolErrorKind::Failed,
             PoolError::Job(error) => error.kind(),

@@ -8,6 +8,7 @@ mod claim;
 mod create;
 mod delete;
 mod devices;
+mod documents;
 mod error;
 mod grow;
 mod import;
@@ -17,6 +18,7 @@ mod model;
 mod names;
 mod open;
 mod placement;
+pub(crate) mod quorum;
 mod recover;
 mod signature;
 mod space;
@@ -44,9 +46,10 @@ pub use model::{
     LayoutRequest, MAX_COLUMNS, PoolInfo,
 };
 use names::VolumeNames;
+pub use quorum::{QUORUM_LIMIT, QUORUM_MAX_BYTES, QuorumError};
 pub use recover::{KeysCopy, KeysInspection, KeysReplicaStatus, KeysVersion};
 pub use signature::{Ends, PROBE_BYTES, recognise};
-use space::Space;
+use space::{Reserved, Space};
 use table::LunTable;
 pub use witness::WITNESS_BYTES;
 
@@ -57,6 +60,8 @@ pub struct Pool<D> {
     /// By LUN.
     volumes: ArcSwap<LunTable<Volume<D>>>,
     keeper: keep::Keeper<D>,
+    /// Held while a quorum region is read, written, made or given back. Taken before `inner`.
+    quorum: Mutex<()>,
 }
 
 impl<D> Default for Inner<D> {
@@ -68,6 +73,7 @@ impl<D> Default for Inner<D> {
             names: None,
             making: BTreeMap::new(),
             joining: BTreeSet::new(),
+            quorum_regions: BTreeMap::new(),
         }
     }
 }
@@ -85,6 +91,8 @@ struct Inner<D> {
     making: BTreeMap<String, u16>,
     /// Names of devices that are being added.
     joining: BTreeSet<String>,
+    /// Space of quorum regions that no document has yet, by the document that is to have it.
+    quorum_regions: BTreeMap<Uuid, Reserved>,
 }
 
 impl<D: BlockDevice> Inner<D> {

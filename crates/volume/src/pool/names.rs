@@ -23,7 +23,7 @@ impl VolumeNames {
             let (uuid, name) = match change {
                 Change::Volume(record) => (record.uuid, Some(&record.name)),
                 Change::Remove(uuid) => (*uuid, None),
-                Change::Pool(_) | Change::Device(_) => continue,
+                Change::Pool(_) | Change::Device(_) | Change::Document(_) => continue,
             };
             let old = before.volumes.get(&uuid).map(|volume| &volume.name);
             if old != name {

@@ -48,6 +48,7 @@ impl<D: BlockDevice> Pool<D> {
             inner: Mutex::new(Inner::default()),
             volumes: ArcSwap::default(),
             keeper: super::keep::Keeper::default(),
+            quorum: Mutex::new(()),
         };
         if !devices.is_empty() {
             pool.import(devices).await?;
@@ -289,6 +290,17 @@ fn check(config: &Config) -> Result<(), PoolError> {
                 "volume {} is on device {}, which is not there",
                 record.name, extent.device
             )));
+        }
+    }
+    let mut documents = BTreeSet::new();
+    for record in config.documents.values() {
+        let what = format!("{} {}", record.kind, record.name);
+        if !documents.insert((&record.kind, &record.name)) {
+            return Err(problem(format!("there are two of {what}")));
+        }
+        let mut extents = record.extents.iter();
+        if extents.any(|extent| !config.devices.contains_key(&extent.device)) {
+            return Err(problem(format!("{what} is on a device that is not there")));
         }
     }
     super::space::free_maps(config)?;

@@ -19,7 +19,7 @@ use crate::config::{Config, Extent};
 /// The free space of every device.
 ///
 /// # Errors
-/// [`PoolError::Inconsistent`] when extents of the volumes overlap or leave their device's data area.
+/// [`PoolError::Inconsistent`] when extents of volumes or documents overlap or leave their device's data area.
 pub(super) fn free_maps(config: &Config) -> Result<BTreeMap<Uuid, FreeMap>, PoolError> {
     let mut used: BTreeMap<Uuid, Vec<Run>> = BTreeMap::new();
     for volume in config.volumes.values() {
@@ -34,6 +34,9 @@ pub(super) fn free_maps(config: &Config) -> Result<BTreeMap<Uuid, FreeMap>, Pool
                 length_bytes,
             });
         }
+    }
+    for extent in config.documents.values().flat_map(|record| &record.extents) {
+        used.entry(extent.device).or_default().push(run(extent));
     }
     config
         .devices
@@ -365,7 +368,7 @@ pub(super) fn places(
     }
 }
 
-/// Names of the volumes that have an extent on a device.
+/// Names of the volumes that have an extent on a device, then the documents.
 pub(super) fn users(config: &Config, device: Uuid) -> Vec<String> {
     let mut names: Vec<String> = config
         .volumes
@@ -374,5 +377,6 @@ pub(super) fn users(config: &Config, device: Uuid) -> Vec<String> {
         .map(|volume| volume.name.clone())
         .collect();
     names.sort();
+    names.extend(super::documents::documents_on(config, device));
     names
 }

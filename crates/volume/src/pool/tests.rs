@@ -11,6 +11,7 @@ use crate::translate::Region;
 
 mod crashes;
 mod devices;
+mod documents;
 mod layout_crashes;
 mod layouts;
 mod moving;

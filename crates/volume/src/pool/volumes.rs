@@ -50,7 +50,7 @@ impl<D: BlockDevice> Pool<D> {
         Ok(())
     }
 
-    /// Sets what `initiator` (a name, or `*`) may do; `None` for a named initiator is stored too (it overrides `*`).
+    /// Sets what `initiator` (a name, `*`, or `domain:NAME` for the members of a fence domain) may do; `None` for a named initiator is stored too (it overrides `*`).
     ///
     /// # Errors
     /// [`PoolError`].
@@ -77,8 +77,12 @@ impl<D: BlockDevice> Pool<D> {
         if initiator == "*" && access == Access::None {
             record.grants.remove("*");
         } else {
-            // Names compare without case (RFC 7143 4.2.7.1).
-            record.grants.insert(initiator.to_lowercase(), access);
+            // Names of initiators compare without case (RFC 7143 4.2.7.1), those of domains with.
+            let name = match initiator.starts_with("domain:") {
+                true => initiator.to_owned(),
+                false => initiator.to_lowercase(),
+            };
+            record.grants.insert(name, access);
         }
         inner
             .commit(vec![Change::Volume(Box::new(record.clone()))])

@@ -33,6 +33,7 @@ fn config() -> Config {
         },
         devices: BTreeMap::from([(MEMBER, record)]),
         volumes: BTreeMap::new(),
+        documents: BTreeMap::new(),
     }
 }
 

@@ -59,6 +59,7 @@ impl<D: BlockDevice> Pool<D> {
         rate: Option<u64>,
     ) -> Result<Vec<JobInfo>, PoolError> {
         let from = self.device_record(name).await?.uuid;
+        self.check_no_quorum_region(name, from).await?;
         self.keeper.state.lock().leaving.insert(from, None);
         let moved = self.move_away(Move { from, to: None }, rate).await;
         if moved.is_err() {
@@ -82,6 +83,7 @@ impl<D: BlockDevice> Pool<D> {
             return Err(JobError::SameDevice { name: old.into() }.into());
         }
         let from = self.device_record(old).await?.uuid;
+        self.check_no_quorum_region(old, from).await?;
         let to = self.device_record(new).await?;
         {
             let inner = self.inner.lock().await;
@@ -95,6 +97,18 @@ impl<D: BlockDevice> Pool<D> {
         }
         self.keeper.wake();
         moved
+    }
+
+    /// A quorum region does not move: what was granted there must not be forgotten between two places.
+    async fn check_no_quorum_region(&self, name: &str, device: Uuid) -> Result<(), PoolError> {
+        let documents = self.inner.lock().await.documents_on(device);
+        if documents.is_empty() {
+            return Ok(());
+        }
+        Err(PoolError::QuorumDevice {
+            name: name.into(),
+            documents: documents.join(", "),
+        })
     }
 
     async fn move_away(&self, way: Move, rate: Option<u64>) -> Result<Vec<JobInfo>, PoolError> {

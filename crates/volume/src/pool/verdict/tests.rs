@@ -72,6 +72,7 @@ fn config(text: &str) -> Config {
         },
         devices,
         volumes: BTreeMap::new(),
+        documents: BTreeMap::new(),
     }
 }
 
