@@ -1,11 +1,12 @@
 //! `cargo xtask vm`: the guest image, and a guest to try something in.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::context::Context;
-use crate::e2e::guests;
+use crate::e2e::{cluster, guests};
 use crate::packages;
 use crate::targets::TargetKind;
 use crate::vm::accelerator;
@@ -19,12 +20,16 @@ pub struct Arguments {
     /// Only build the image
     #[arg(long)]
     build_only: bool,
-    /// Run the scenarios of the `guests` step of `cargo xtask test`, all or those named
+    /// Run scenarios: those of the `guests` step of `cargo xtask test`, or of clusters of three guests; without a name, all of
+    /// the former
     #[arg(long, value_name = "NAME", num_args = 0.., conflicts_with = "script")]
     scenario: Option<Vec<String>>,
     /// The target that the scenarios use
     #[arg(long, value_enum, default_value = "ringfence")]
     target: TargetKind,
+    /// Use this build of ringfence instead of building one
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
     /// Shell scripts to run in the guest, one after the other; without any, the guest shows its kernel and disks
     script: Vec<String>,
 }
@@ -36,6 +41,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure_installed()?;
     let context = Context::new(None, arguments.target)?;
+    if let Some(binary) = &arguments.binary {
+        context.use_binary(binary)?;
+    }
     let start = Instant::now();
     let image = Image::obtain(&context.repository)?;
     println!(
@@ -47,14 +55,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     if let Some(names) = &arguments.scenario {
-        println!("{}", guests::run(&context, names)?);
-        return Ok(());
+        return run_scenarios(context, names);
     }
     let folder = context.folder("vm")?;
     let accelerator = accelerator::choose(&image, &folder);
     let network = Network::create()?;
     let start = Instant::now();
-    let mut guest = Guest::start(&image, accelerator, &network, 1, &folder)?;
+    let mut guest = Guest::start(&image, accelerator, &network, &network.seat(1)?, 1, &folder)?;
     guest.wait_ready()?;
     println!(
         "{} is up with {accelerator:?} ({:.1} s)",
@@ -73,4 +80,31 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("exit code {}", answer.code);
     }
     Ok(())
+}
+
+fn run_scenarios(context: Context, names: &[String]) -> Result<()> {
+    let clusters: Vec<&str> = cluster::names().collect();
+    let pairs: Vec<&str> = guests::names().collect();
+    for name in names {
+        ensure!(
+            clusters.contains(&name.as_str()) || pairs.contains(&name.as_str()),
+            "no scenario is called {name}; there are {} and {}",
+            pairs.join(", "),
+            clusters.join(", ")
+        );
+    }
+    let (clusters, pairs): (Vec<String>, Vec<String>) = names
+        .iter()
+        .cloned()
+        .partition(|name| clusters.contains(&name.as_str()));
+    let result = if clusters.is_empty() || !pairs.is_empty() {
+        guests::run(&context, &pairs).map(|words| println!("{words}"))
+    } else {
+        Ok(())
+    };
+    let result = result.and_then(|()| cluster::run(&context, &clusters));
+    if result.is_err() {
+        println!("files kept in {}", context.keep_files().display());
+    }
+    result
 }

@@ -1,6 +1,7 @@
 //! The end-to-end tests: real clients against a real daemon, one file a scenario.
 
 pub mod cli;
+pub mod cluster;
 pub mod demo;
 pub mod guests;
 pub mod hostile;

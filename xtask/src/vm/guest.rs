@@ -11,6 +11,7 @@ use crate::process::{Background, command, tail, wait_for};
 use crate::vm::accelerator::Accelerator;
 use crate::vm::image::Image;
 use crate::vm::network::{Network, Seat};
+use crate::vm::qmp;
 
 /// A running guest. Dropped, it is switched off at once.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Guest {
     accelerator: Accelerator,
     process: Background,
     console: PathBuf,
+    qmp: PathBuf,
     port: BufReader<UnixStream>,
     next_id: u64,
 }
@@ -36,7 +38,8 @@ pub struct Answer {
 }
 
 impl Guest {
-    /// Starts guest number `number` (from 1); it boots on while this returns. Files go to `folder`.
+    /// Starts guest number `number` (from 1) at its seat; it boots on while this returns. Files go to `folder`, beside those
+    /// of an earlier guest of that number.
     ///
     /// # Errors
     /// When QEMU does not start.
@@ -44,28 +47,25 @@ impl Guest {
         image: &Image,
         accelerator: Accelerator,
         network: &Network,
+        seat: &Seat,
         number: u8,
         folder: &Path,
     ) -> Result<Self> {
         let name = format!("guest{number}");
         let initiator = format!("iqn.2026-11.dev.ringfence.test:{name}");
-        let seat = network.seat(number)?;
-        let console = folder.join(format!("{name}.console"));
-        let socket = folder.join(format!("{name}.port"));
-        let qemu = qemu(
-            image,
-            accelerator,
-            &name,
-            &initiator,
-            number,
-            &seat,
-            &console,
-            &socket,
-        );
+        let boot = (1..)
+            .find(|boot| !folder.join(format!("{name}.{boot}.console")).exists())
+            .unwrap_or(u32::MAX);
+        let files = Files {
+            console: folder.join(format!("{name}.{boot}.console")),
+            socket: folder.join(format!("{name}.{boot}.port")),
+            qmp: folder.join(format!("{name}.{boot}.qmp")),
+        };
+        let qemu = qemu(image, accelerator, &name, &initiator, number, seat, &files);
         let process =
             Background::start(&network.inside(&qemu), &folder.join(format!("{name}.log")))?;
         let stream = wait_for("QEMU's socket", Duration::from_secs(10), || {
-            UnixStream::connect(&socket).ok()
+            UnixStream::connect(&files.socket).ok()
         })
         .with_context(|| process.log_tail())?;
         Ok(Self {
@@ -73,7 +73,8 @@ impl Guest {
             initiator,
             accelerator,
             process,
-            console,
+            console: files.console,
+            qmp: files.qmp,
             port: BufReader::new(stream),
             next_id: 1,
         })
@@ -82,9 +83,9 @@ impl Guest {
     /// Waits until the guest has booted.
     ///
     /// # Errors
-    /// When it does not within a minute (six minutes under emulation); the message has the end of its console.
+    /// When it does not within two minutes (twelve under emulation); the message has the end of its console.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let limit = Duration::from_secs(60) * self.accelerator.patience();
+        let limit = Duration::from_secs(120) * self.accelerator.patience();
         let line = self.read_line(limit)?;
         ensure!(
             line == format!("READY {}", self.name),
@@ -186,6 +187,42 @@ impl Guest {
         Ok(answer.text)
     }
 
+    /// Writes a file in the guest, with the mode given as `chmod` takes it.
+    ///
+    /// # Errors
+    /// When the guest is gone or the folder is not there.
+    pub fn put(&mut self, path: &str, mode: &str, text: &str) -> Result<()> {
+        let coded = base64(text.as_bytes());
+        self.ok(&format!(
+            "echo {coded} | base64 -d > {path} && chmod {mode} {path}"
+        ))
+        .map(drop)
+    }
+
+    /// Stops the guest's processor in the middle of whatever it does; its clock stands still too.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn pause(&self) -> Result<()> {
+        qmp::execute(&self.qmp, "stop")
+    }
+
+    /// Lets a guest go on that was paused; for the guest no time has passed.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn go_on(&self) -> Result<()> {
+        qmp::execute(&self.qmp, "cont")
+    }
+
+    /// Ends the guest as a power failure does.
+    ///
+    /// # Errors
+    /// When the kernel refuses to end QEMU.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
     /// The last lines that the guest's kernel and init printed.
     pub fn console_tail(&self) -> String {
         tail(
@@ -224,10 +261,13 @@ impl Guest {
     }
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "one value for each part of one command line"
-)]
+/// What QEMU makes for one guest.
+struct Files {
+    console: PathBuf,
+    socket: PathBuf,
+    qmp: PathBuf,
+}
+
 fn qemu(
     image: &Image,
     accelerator: Accelerator,
@@ -235,8 +275,7 @@ fn qemu(
     initiator: &str,
     number: u8,
     seat: &Seat,
-    console: &Path,
-    socket: &Path,
+    files: &Files,
 ) -> std::process::Command {
     let mut qemu = command("qemu-system-x86_64", accelerator.arguments());
     qemu.args(["-name", name, "-m", "512", "-smp", "1"]);
@@ -261,11 +300,13 @@ fn qemu(
         image.root.display()
     ));
     qemu.arg("-serial")
-        .arg(format!("file:{}", console.display()));
+        .arg(format!("file:{}", files.console.display()));
+    qemu.arg("-qmp")
+        .arg(format!("unix:{},server=on,wait=off", files.qmp.display()));
     qemu.args(["-device", "virtio-serial-pci"]);
     qemu.arg("-chardev").arg(format!(
         "socket,id=rf,path={},server=on,wait=off",
-        socket.display()
+        files.socket.display()
     ));
     qemu.args(["-device", "virtserialport,chardev=rf,name=rf"]);
     for (index, tap) in seat.taps.iter().enumerate() {

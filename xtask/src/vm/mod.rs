@@ -5,3 +5,4 @@ pub mod accelerator;
 pub mod guest;
 pub mod image;
 pub mod network;
+pub mod qmp;

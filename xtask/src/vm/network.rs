@@ -1,5 +1,6 @@
 //! The guests' network: a namespace of its own with the target's two portal addresses and, for each guest, one TAP
-//! interface to each portal. Nothing outside of it is touched, and removing the namespace removes everything.
+//! interface to each portal; for the guests of a cluster also one to a bridge that joins them and nobody else. Nothing
+//! outside of it is touched, and removing the namespace removes everything.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use crate::process::{command, run, succeeds};
 const PREFIX: &str = "ringfence-";
 /// How many portals the target has here, each on a subnet of its own.
 pub const PORTALS: u8 = 2;
+const BRIDGE: &str = "cluster";
 
 /// The namespace; dropped, it is gone.
 #[derive(Debug)]
@@ -22,9 +24,9 @@ pub struct Network {
 /// One guest's place in the network.
 #[derive(Debug, Clone)]
 pub struct Seat {
-    /// TAP interfaces, in the order of the portals.
+    /// TAP interfaces, in the order of the portals; the cluster's is the last.
     pub taps: Vec<String>,
-    /// The guest's addresses with prefix length, in the order of the portals.
+    /// The guest's addresses with prefix length, in the same order.
     pub addresses: Vec<String>,
 }
 
@@ -62,16 +64,53 @@ impl Network {
         &self.name
     }
 
-    /// Adds the interfaces of guest number `guest`, from 1.
+    /// Adds the interfaces of guest number `guest`, from 1, to all portals.
     ///
     /// # Errors
     /// When the kernel refuses a TAP interface.
     pub fn seat(&self, guest: u8) -> Result<Seat> {
+        self.seat_at(guest, PORTALS)
+    }
+
+    /// Makes the network that joins the guests of a cluster, 10.78.0.0/24.
+    ///
+    /// # Errors
+    /// When the kernel refuses a bridge.
+    pub fn add_cluster(&self) -> Result<()> {
+        self.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+        self.ip(&["link", "set", BRIDGE, "up"])
+    }
+
+    /// Adds the interfaces of guest number `guest`, from 1: one to the first portal and one to the cluster's network,
+    /// where it is 10.78.0.10 plus its number.
+    ///
+    /// # Errors
+    /// When the kernel refuses a TAP interface, or there is no network of the cluster.
+    pub fn cluster_seat(&self, guest: u8) -> Result<Seat> {
+        let mut seat = self.seat_at(guest, 1)?;
+        let tap = cluster_tap(guest);
+        self.ip(&["tuntap", "add", "dev", &tap, "mode", "tap"])?;
+        self.ip(&["link", "set", &tap, "master", BRIDGE, "up"])?;
+        seat.taps.push(tap);
+        seat.addresses.push(format!("10.78.0.{}/24", 10 + guest));
+        Ok(seat)
+    }
+
+    /// Cuts a guest off from the cluster's network, or lets it in again; its way to the portals stays.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn set_cluster_link(&self, guest: u8, up: bool) -> Result<()> {
+        let tap = cluster_tap(guest);
+        self.ip(&["link", "set", &tap, if up { "up" } else { "down" }])
+    }
+
+    fn seat_at(&self, guest: u8, portals: u8) -> Result<Seat> {
         let mut seat = Seat {
             taps: Vec::new(),
             addresses: Vec::new(),
         };
-        for portal in 0..PORTALS {
+        for portal in 0..portals {
             let tap = format!("tap{guest}p{portal}");
             let ip = Ipv4Addr::new(10, 77, portal, 10 + guest);
             self.ip(&["tuntap", "add", "dev", &tap, "mode", "tap"])?;
@@ -129,6 +168,10 @@ impl Drop for Network {
     fn drop(&mut self) {
         let _ = succeeds(&mut command("ip", ["netns", "del", &self.name]));
     }
+}
+
+fn cluster_tap(guest: u8) -> String {
+    format!("tap{guest}c")
 }
 
 fn portal_ip(portal: u8) -> IpAddr {

@@ -82,7 +82,10 @@ impl Lab {
         let folder = context.folder("guests")?;
         let accelerator = accelerator::choose(&image, &folder);
         let network = Network::create()?;
-        let start = |number| Guest::start(&image, accelerator, &network, number, &folder);
+        let start = |number| {
+            let seat = network.seat(number)?;
+            Guest::start(&image, accelerator, &network, &seat, number, &folder)
+        };
         let mut guests = [start(1)?, start(2)?];
         let target_folder = folder.join("target");
         let binary = match context.target_kind {

@@ -60,6 +60,11 @@ const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
+/// The names of the scenarios.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().map(|(name, _, _)| *name)
+}
+
 /// Boots the guests and runs the scenarios, all of them or those named.
 ///
 /// # Errors

@@ -1,0 +1,267 @@
+//! Three guests, a daemon, and the two networks between them.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::context::Context;
+use crate::process::{command, run};
+use crate::targets::Target;
+use crate::targets::ringfence::Ringfence;
+use crate::vm::accelerator::{self, Accelerator};
+use crate::vm::guest::Guest;
+use crate::vm::image::Image;
+use crate::vm::network::{Network, Seat};
+
+/// How many guests.
+pub const NODES: usize = 3;
+/// An emulated guest is slow to answer a ping; what ends a session here is the test's doing.
+const PING_SECONDS: u32 = 20;
+/// The area of the witnesses, then one for each guest, of 2 MiB each.
+const RECORD_VOLUME_MIB: u32 = 8;
+
+/// The guests, the daemon and what lies between. The fields are dropped in this order: processes before the network.
+pub struct Cluster {
+    /// The guests, by number from 0.
+    pub guests: Vec<Guest>,
+    /// What they connect to.
+    pub target: Ringfence,
+    /// Their networks.
+    pub network: Network,
+    /// Files of this run.
+    pub folder: PathBuf,
+    disks: Vec<Disk>,
+    seats: Vec<Seat>,
+    image: Image,
+    accelerator: Accelerator,
+    start: Instant,
+}
+
+/// A volume as the guests see it.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Name at the daemon.
+    pub volume: String,
+    /// LUN.
+    pub lun: u16,
+    /// Device path in a guest.
+    pub path: String,
+    records: bool,
+}
+
+impl Cluster {
+    /// Builds the image if need be, boots the guests and starts the daemon.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub fn start(context: &Context, name: &str) -> Result<Self> {
+        let image = Image::obtain(&context.repository)?;
+        let binary = context.ringfence()?;
+        let start = Instant::now();
+        let folder = context.folder(name)?;
+        let accelerator = accelerator::choose(&image, &folder);
+        let network = Network::create()?;
+        network.add_cluster()?;
+        let target_folder = folder.join("target");
+        let portal = network.portals()[0];
+        let mut target =
+            Ringfence::new(binary, &target_folder, vec![portal])?.in_namespace(network.name());
+        target.start()?;
+        let mut cluster = Self {
+            guests: Vec::new(),
+            target,
+            network,
+            folder,
+            disks: Vec::new(),
+            seats: Vec::new(),
+            image,
+            accelerator,
+            start,
+        };
+        for number in 1..=NODES as u8 {
+            let seat = cluster.network.cluster_seat(number)?;
+            cluster.seats.push(seat);
+            let guest = cluster.boot(usize::from(number) - 1)?;
+            cluster.guests.push(guest);
+        }
+        for guest in &mut cluster.guests {
+            guest.wait_ready()?;
+        }
+        cluster.say(&format!("{NODES} guests are up with {accelerator:?}"));
+        Ok(cluster)
+    }
+
+    /// Tells how far the scenario is.
+    pub fn say(&self, words: &str) {
+        println!("{:>6.0} s {words}", self.start.elapsed().as_secs_f32());
+    }
+
+    /// The volumes made so far.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// The volumes that records are written to.
+    pub fn record_disks(&self) -> Vec<Disk> {
+        let disks = self.disks.iter().filter(|disk| disk.records);
+        disks.cloned().collect()
+    }
+
+    /// Makes a volume for records.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub fn record_volume(&mut self, name: &str) -> Result<()> {
+        self.volume(name, RECORD_VOLUME_MIB)?;
+        if let Some(disk) = self.disks.last_mut() {
+            disk.records = true;
+        }
+        Ok(())
+    }
+
+    /// Makes a volume for everyone; returns its path in the guests.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub fn volume(&mut self, name: &str, size_mib: u32) -> Result<String> {
+        let lun = self.target.create_volume(name, size_mib, 512)?;
+        let shown = self.target.cli_json(&["volume", "show", name])?;
+        let naa = shown["naa"].as_str().context("a volume has a name")?;
+        let path = format!("/dev/disk/by-id/scsi-3{}", naa.trim_start_matches("0x"));
+        self.disks.push(Disk {
+            volume: name.into(),
+            lun,
+            path: path.clone(),
+            records: false,
+        });
+        Ok(path)
+    }
+
+    /// Logs a guest in and waits for its disks.
+    ///
+    /// # Errors
+    /// When the login fails or a disk does not appear.
+    pub fn login(&mut self, index: usize) -> Result<()> {
+        let name = self.target.name().to_owned();
+        let portal = self.target.portals()[0];
+        let guest = &mut self.guests[index];
+        guest.ok(&format!(
+            "set -e; iscsiadm -m discovery -t sendtargets -p {portal}; \
+             for v in conn[0].timeo.noop_out_interval:{PING_SECONDS} conn[0].timeo.noop_out_timeout:{PING_SECONDS} \
+             session.timeo.replacement_timeout:120; do \
+             iscsiadm -m node -T {name} -o update -n node.${{v%:*}} -v ${{v##*:}}; done; \
+             iscsiadm -m node -T {name} -p {portal} --login"
+        ))?;
+        for disk in &self.disks {
+            guest.wait_for_path(&disk.path)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a guest if it still runs and boots it anew, with nothing left of what it wrote on its own disk; logged in.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn reboot(&mut self, index: usize) -> Result<()> {
+        self.guests[index].kill()?;
+        self.guests[index] = self.boot(index)?;
+        self.guests[index].wait_ready()?;
+        self.login(index)
+    }
+
+    /// Reads a whole volume through the daemon, as an initiator that only looks.
+    ///
+    /// # Errors
+    /// When QEMU's tool cannot read it.
+    pub fn read(&self, disk: &Disk) -> Result<Vec<u8>> {
+        let copy = self.folder.join(format!("{}.copy", disk.volume));
+        let source = format!(
+            "driver=iscsi,transport=tcp,portal={},target={},lun={},initiator-name=iqn.2026-11.dev.ringfence.test:observer",
+            self.target.portals()[0],
+            self.target.name(),
+            disk.lun
+        );
+        let mut convert = command(
+            "qemu-img",
+            ["convert", "-O", "raw", "--image-opts", &source],
+        );
+        convert.arg(&copy);
+        run(&mut self.network.inside(&convert))?;
+        Ok(std::fs::read(&copy)?)
+    }
+
+    /// The events of the daemon from the one with this number on.
+    ///
+    /// # Errors
+    /// When the log is not what it should be.
+    pub fn events_since(&self, sequence: u64) -> Result<Vec<serde_json::Value>> {
+        let text = self.target.cli_ok(&["events", "--json"])?;
+        let mut events = Vec::new();
+        for line in text.lines() {
+            let event: serde_json::Value = serde_json::from_str(line)?;
+            let number = event["sequence"]
+                .as_u64()
+                .context("an event has a number")?;
+            if number >= sequence {
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+
+    /// Repeats a look until it gives something, at most `seconds` under KVM.
+    ///
+    /// # Errors
+    /// When it gives nothing in time, or fails.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        seconds: u64,
+        mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let limit = Duration::from_secs(seconds) * self.accelerator.patience();
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look(self)? {
+                return Ok(found);
+            }
+            ensure!(
+                start.elapsed() < limit,
+                "waited {} s in vain for {what}",
+                limit.as_secs()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Brings what the guests logged to the folder of the run, and says where that is.
+    pub fn gather_logs(&mut self) {
+        println!("       logs are in {}", self.folder.display());
+        for guest in &mut self.guests {
+            let script = "tail -n 400 /var/log/corosync/corosync.log /var/log/pacemaker/pacemaker.log /run/rf-*.log \
+                          /run/rf-status /run/ringfence*/*.log 2>/dev/null; dmesg | tail -n 60; ps ax";
+            // A guest that is gone or stopped has only its console.
+            let said = guest.run_within(script, Duration::from_secs(5));
+            let text = said.map_or_else(|error| format!("{error:#}"), |answer| answer.text);
+            if let Err(error) =
+                std::fs::write(self.folder.join(format!("{}.logs", guest.name)), text)
+            {
+                println!("       no logs of {}: {error}", guest.name);
+            }
+        }
+        println!("{}", self.target.log_tail());
+    }
+
+    fn boot(&self, index: usize) -> Result<Guest> {
+        let number = u8::try_from(index + 1)?;
+        Guest::start(
+            &self.image,
+            self.accelerator,
+            &self.network,
+            &self.seats[index],
+            number,
+            &self.folder,
+        )
+    }
+}
