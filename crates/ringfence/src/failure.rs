@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The class of a failure. It decides the exit code, which is part of the interface and never changes its
-/// meaning (3 is kept for a lost race of a fence domain).
+/// meaning (3 is for a lost race of a fence domain alone).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
@@ -11,6 +11,8 @@ pub enum FailureKind {
     Failed,
     /// The request makes no sense as written. Exit code 2.
     Usage,
+    /// A race of a fence domain was lost: whoever asked has no access. Exit code 3.
+    Lost,
     /// The daemon cannot be reached. Exit code 4.
     Unreachable,
     /// The named thing does not exist. Exit code 5.
@@ -27,6 +29,7 @@ impl FailureKind {
         match self {
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Lost => 3,
             Self::Unreachable => 4,
             Self::NotFound => 5,
             Self::Refused => 6,
@@ -68,6 +71,11 @@ impl Failure {
         Self::new(FailureKind::Usage, message)
     }
 
+    /// The race was lost.
+    pub fn lost(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Lost, message)
+    }
+
     /// Nothing of that name.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(FailureKind::NotFound, message)
@@ -95,10 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_codes_are_stable_and_leave_three_for_a_lost_race() {
+    fn exit_codes_are_stable() {
         let codes: Vec<u8> = [
             FailureKind::Failed,
             FailureKind::Usage,
+            FailureKind::Lost,
             FailureKind::Unreachable,
             FailureKind::NotFound,
             FailureKind::Refused,
@@ -106,6 +115,6 @@ mod tests {
         ]
         .map(FailureKind::exit_code)
         .to_vec();
-        assert_eq!(codes, [1, 2, 4, 5, 6, 7]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7]);
     }
 }

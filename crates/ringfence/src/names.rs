@@ -1,9 +1,9 @@
-//! Rules for the names of devices and volumes and of initiators.
+//! Rules for the names of devices, volumes, domains and members, and of initiators.
 
-/// Longest name of a device or volume, in bytes.
+/// Longest name of a device, volume, domain or member, in bytes.
 pub const NAME_MAX_BYTES: usize = 63;
 
-/// Checks the name of a device or volume: 1 to 63 letters, digits, `-`, `_` and `.`, beginning with a letter or
+/// Checks the name of a device, volume, domain or member: 1 to 63 letters, digits, `-`, `_` and `.`, beginning with a letter or
 /// digit, so that it needs no quoting anywhere.
 pub fn object_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > NAME_MAX_BYTES {
@@ -46,12 +46,40 @@ pub fn iscsi_name(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
-/// An initiator to grant to: an iSCSI name, or `*` for everyone.
+/// What a grant to all members of a fence domain begins with; no iSCSI name does.
+pub const DOMAIN_PREFIX: &str = "domain:";
+
+/// Whom to grant to: an iSCSI name, `domain:NAME` for the members of a fence domain, or `*` for everyone.
 pub fn grantee(text: &str) -> Result<String, String> {
     if text == "*" {
-        Ok(text.to_owned())
-    } else {
-        iscsi_name(text).map_err(|error| format!("{error}; or '*' (quoted) for everyone"))
+        return Ok(text.to_owned());
+    }
+    if let Some(domain) = text.strip_prefix(DOMAIN_PREFIX) {
+        object_name(domain)?;
+        return Ok(text.to_owned());
+    }
+    iscsi_name(text).map_err(|error| {
+        format!("{error}; or domain:NAME for the members of a fence domain, or '*' (quoted) for everyone")
+    })
+}
+
+/// Checks `HOST:PORT`: a name or an address (IPv6 in brackets) and a port from 1.
+pub fn host_port(text: &str) -> Result<String, String> {
+    let wrong = || "a server is HOST:PORT, like arbiter.example:7654 or [2001:db8::1]:7654".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let fine = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+            !host.is_empty() && host.len() <= 253 && host.chars().all(allowed)
+        }
+    };
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && fine => Ok(text.to_owned()),
+        _ => Err(wrong()),
     }
 }
 
@@ -66,6 +94,16 @@ mod tests {
         }
         for bad in ["", "-a", ".", "a b", "a/b", "é", &"x".repeat(64)] {
             assert!(object_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers_have_a_port() {
+        for good in ["a:1", "10.0.0.1:7654", "[::1]:65535"] {
+            assert_eq!(host_port(good).as_deref(), Ok(good));
+        }
+        for bad in ["a", "a:", "a:0", "a:65536", ":1", "::1:1", "[a]:1", "a b:1"] {
+            assert!(host_port(bad).is_err(), "{bad}");
         }
     }
 
@@ -87,6 +125,8 @@ mod tests {
             assert!(iscsi_name(bad).is_err(), "{bad}");
         }
         assert_eq!(grantee("*").as_deref(), Ok("*"));
+        assert_eq!(grantee("domain:D1").as_deref(), Ok("domain:D1"));
+        assert!(grantee("domain:").is_err());
         assert!(grantee("**").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Points in time as people write them, for `events --since`.
+//! Points in time and durations as people write them.
 
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
@@ -55,6 +55,24 @@ fn parse_ago_s(text: &str) -> Option<u64> {
     Some(total_s)
 }
 
+/// Parses a duration: a number and a unit (`250ms`, `2s`, `5m`, `1h`). The result is in milliseconds.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no duration: a number and ms, s, m or h, like 250ms or 2s");
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit_ms).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +96,16 @@ mod tests {
         ];
         for (text, want) in table {
             assert_eq!(parse_since(text, now), Ok(at(want)), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, want) in [("250ms", 250), ("0s", 0), ("2s", 2000), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration_ms(text), Ok(want));
+        }
+        for text in ["", "2", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(parse_duration_ms(text).is_err(), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use super::{Context, pick};
 use crate::control::model::{AccessRight, Grants};
 use crate::control::protocol::Request;
 use crate::failure::Failure;
-use crate::names::{grantee, object_name};
+use crate::names::{DOMAIN_PREFIX, grantee, object_name};
 
 /// `grant`.
 #[derive(Debug, Args)]
@@ -15,6 +15,7 @@ use crate::names::{grantee, object_name};
   ringfence grant shared iqn.2026-11.com.example:vm1 rw
   ringfence grant shared '*' ro         everyone who is not named may read
   ringfence grant shared iqn.2026-11.com.example:vm1 none
+  ringfence grant shared domain:web rw  every member of the fence domain web, those of later too
 
 When access is taken away the command returns only after the initiator's I/O in flight has ended:
 after it, not one byte of it lands. An initiator has its name in /etc/iscsi/initiatorname.iscsi.")]
@@ -22,7 +23,8 @@ pub struct GrantArgs {
     /// The volume's name
     #[arg(value_parser = object_name)]
     pub volume: String,
-    /// The initiator's iSCSI name, or '*' for everyone who is not named (by default nobody may do anything)
+    /// The initiator's iSCSI name, domain:NAME for the members of a fence domain, or '*' for everyone who is not named
+    /// (by default nobody may do anything)
     #[arg(value_parser = grantee)]
     pub initiator: String,
     /// What it may do: read and write, only read, or nothing
@@ -46,10 +48,10 @@ pub fn run(context: &Context, args: GrantArgs) -> Result<(), Failure> {
     };
     let grant = context.ask_for(request, pick!(Answer::Grant))?;
     context.output.show(&grant, |grant| {
-        let who = if grant.initiator == "*" {
-            "everyone"
-        } else {
-            &grant.initiator
+        let who = match grant.initiator.strip_prefix(DOMAIN_PREFIX) {
+            Some(domain) => format!("the members of {domain}"),
+            None if grant.initiator == "*" => "everyone".to_owned(),
+            None => grant.initiator.clone(),
         };
         format!("{who}: {} on {}", grant.access, grant.volume)
     })

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod device;
+pub mod domain;
 pub mod events;
 pub mod grant;
 pub mod job;
@@ -97,7 +98,14 @@ pub enum Command {
     /// Long work on volumes: migrations, new mirrors, evacuated and replaced devices, resyncs
     #[command(subcommand)]
     Job(job::JobCommand),
-    /// Say what an initiator may do with a volume
+    /// Virtual machines whose access to several volumes is taken away together, and who wins when they split
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
+    /// Take a virtual machine's access away from all volumes of a fence domain
+    Fence(domain::race::FenceArgs),
+    /// Give a fenced virtual machine its access back
+    Unfence(domain::race::UnfenceArgs),
+    /// Say what an initiator or the members of a fence domain may do with a volume
     Grant(grant::GrantArgs),
     /// List what initiators may do with a volume
     Grants(grant::GrantsArgs),
@@ -179,6 +187,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Device(command) => device::run(&context, command),
         Command::Volume(command) => volume::run(&context, command),
         Command::Job(command) => job::run(&context, command),
+        Command::Domain(command) => domain::run(&context, command),
+        Command::Fence(args) => domain::race::fence(&context, args),
+        Command::Unfence(args) => domain::race::unfence(&context, args),
         Command::Grant(args) => grant::run(&context, args),
         Command::Grants(args) => grant::list(&context, args),
         Command::Keys(args) => keys::run(&context, args),

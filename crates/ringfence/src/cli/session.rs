@@ -55,6 +55,11 @@ fn list(sessions: &[Session]) -> String {
             session.auth.clone(),
             session.kind.clone(),
             format!("{:.0}", session.since),
+            match (&session.member, session.fenced) {
+                (None, _) => "-".to_owned(),
+                (Some(member), false) => member.clone(),
+                (Some(member), true) => format!("{member} FENCED"),
+            },
         ]
     });
     table(
@@ -67,6 +72,7 @@ fn list(sessions: &[Session]) -> String {
             "AUTH",
             "KIND",
             "SINCE",
+            "MEMBER",
         ],
         &[0, 3],
         rows,

@@ -1,6 +1,6 @@
 //! `ringfence status`.
 
-use super::output::{fields, table};
+use super::output::{fields, names, table};
 use super::{Context, pick};
 use crate::control::model::Status;
 use crate::control::protocol::Request;
@@ -26,8 +26,23 @@ fn describe(status: &Status) -> String {
         .portals
         .iter()
         .map(|portal| vec![portal.target_port.to_string(), portal.address.clone()]);
-    format!(
+    let mut text = format!(
         "{head}\n\n{}",
         table(&["TARGET PORT", "PORTAL"], &[0], portals)
-    )
+    );
+    if !status.domains.is_empty() {
+        let domains = status.domains.iter().map(|domain| {
+            vec![
+                domain.domain.clone(),
+                domain.state.clone(),
+                domain.epoch.to_string(),
+                domain.members.to_string(),
+                names(&domain.fenced),
+            ]
+        });
+        let header = ["DOMAIN", "STATE", "EPOCH", "MEMBERS", "FENCED"];
+        text.push_str("\n\n");
+        text.push_str(&table(&header, &[2, 3], domains));
+    }
+    text
 }

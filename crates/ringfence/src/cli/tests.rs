@@ -4,6 +4,8 @@ use clap::{CommandFactory, Parser};
 
 use super::{Cli, Command};
 use crate::cli::device::DeviceCommand;
+use crate::cli::domain::DomainCommand;
+use crate::cli::domain::member::MemberCommand;
 use crate::cli::volume::VolumeCommand;
 use crate::control::protocol::Growth;
 
@@ -104,6 +106,32 @@ fn volumes_and_devices() {
 }
 
 #[test]
+fn domains() {
+    let cli = parse("domain create d --volumes a,b --quorum-device x --quorum-votes 1 --window 500ms")
+        .unwrap();
+    let Command::Domain(DomainCommand::Create(args)) = cli.command else {
+        panic!("another command")
+    };
+    assert_eq!(args.volumes, ["a", "b"]);
+    assert_eq!((args.quorum_votes, args.window), (Some(1), 500));
+
+    let line = "domain member add d m --initiator iqn.x:A --initiator iqn.x:b --method fabric,stonith:x?a=%2C";
+    let Command::Domain(DomainCommand::Member(MemberCommand::Add(args))) =
+        parse(line).unwrap().command
+    else {
+        panic!("another command")
+    };
+    assert_eq!(args.initiators, ["iqn.x:a", "iqn.x:b"]);
+    let methods: Vec<_> = args.methods.iter().map(ToString::to_string).collect();
+    assert_eq!(methods, ["fabric", "stonith:x?a=%2C"]);
+
+    let Command::Fence(args) = parse("fence d m").unwrap().command else {
+        panic!("another command")
+    };
+    assert_eq!(args.wait, 120_000);
+}
+
+#[test]
 fn nonsense_is_refused_with_exit_code_2() {
     for line in [
         "",
@@ -118,6 +146,19 @@ fn nonsense_is_refused_with_exit_code_2() {
         "grant v vm1 rw",
         "grant v iqn.2026-11.com.example:a all",
         "session drop x",
+        "domain create d",
+        "domain create d --volumes v --quorum-device a --quorum-server b:1",
+        "domain create d --volumes v --quorum-server b",
+        "domain create d --volumes v --prefer me",
+        "domain create d --volumes v --window 2",
+        "domain member add d m",
+        "domain member add d m --initiator vm1",
+        "domain member add d m --initiator iqn.x:y --votes 1000001",
+        "domain member add d m --initiator iqn.x:y --method shout",
+        "domain race d --with a",
+        "fence d",
+        "fence d m --wait soon",
+        "grant v domain: rw",
         "events --since yesterday",
         "keys",
         "frobnicate",
@@ -127,4 +168,5 @@ fn nonsense_is_refused_with_exit_code_2() {
     }
     assert!(parse("grant v IQN.2026-11.com.example:A none").is_ok());
     assert!(parse("grant v * ro").is_ok());
+    assert!(parse("grant v domain:d ro").is_ok());
 }

@@ -4,6 +4,9 @@
 //! Events are lines of JSON in `STATE/events.jsonl`, oldest first. [`writer`] appends, rotates by size and makes
 //! fencing events durable; [`reader`] reads over rotations and follows; [`text`] says an event in words.
 
+pub mod domain;
+mod domain_text;
+mod durable;
 pub mod reader;
 pub mod text;
 mod what;

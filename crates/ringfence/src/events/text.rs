@@ -53,7 +53,7 @@ fn by(actor: &Option<Actor>, party: Option<&Party>) -> String {
 }
 
 /// The same for what only an operator or the daemon does.
-fn by_operator(operator: &Option<Operator>) -> String {
+pub(super) fn by_operator(operator: &Option<Operator>) -> String {
     operator
         .as_ref()
         .map_or_else(String::new, |operator| format!(" by {operator}"))
@@ -72,6 +72,7 @@ fn everyone(holder: &Option<Party>) -> String {
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Domain(event) => event.fmt(f),
             Self::DaemonStarted {
                 version,
                 pid,

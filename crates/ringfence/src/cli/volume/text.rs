@@ -53,6 +53,14 @@ pub(super) fn describe(volume: &Volume) -> String {
         ("UUID", volume.uuid.clone()),
         ("NAA", volume.naa.clone()),
     ]);
+    if let Some(domain) = &volume.domain {
+        let what = if volume.mailbox { "mailbox of " } else { "" };
+        let fenced = match volume.fenced.as_slice() {
+            [] => String::new(),
+            fenced => format!("; fenced: {}", fenced.join(", ")),
+        };
+        rows.push(("Fence domain", format!("{what}{domain}{fenced}")));
+    }
     rows.extend(volume.job.iter().map(|job| ("Job", job::in_words(job))));
     format!("{}\n\n{}", fields(&rows), plexes(&volume.plexes))
 }

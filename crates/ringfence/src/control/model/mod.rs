@@ -2,6 +2,7 @@
 //! grow.
 
 mod device;
+mod domain;
 mod job;
 mod keys;
 mod pool;
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 
 pub use device::{Device, DeviceErrors};
+pub use domain::{
+    Domain, DomainMember, DomainQuorum, DomainVerdict, DomainVolume, Fence, MemberFence, RaceVerdict,
+};
 pub use job::{ByteRange, Job, JobEnd, Progress};
 pub use keys::{
     Keys, KeysCopy, KeysQuorum, KeysRecovery, KeysRegistration, KeysReplica, KeysReservation,
@@ -69,6 +73,24 @@ pub struct Status {
     pub io: String,
     /// Number of reactors.
     pub reactors: usize,
+    /// Its fence domains, by name.
+    #[serde(default)]
+    pub domains: Vec<StatusDomain>,
+}
+
+/// A fence domain in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusDomain {
+    /// Its name.
+    pub domain: String,
+    /// As in [`Domain::state`].
+    pub state: String,
+    /// Number of the last decision.
+    pub epoch: u64,
+    /// How many members it has.
+    pub members: usize,
+    /// Those that have no access, by name.
+    pub fenced: Vec<String>,
 }
 
 /// One portal.
@@ -85,7 +107,7 @@ pub struct Portal {
 pub struct Grant {
     /// The volume.
     pub volume: String,
-    /// iSCSI name, or `*`.
+    /// iSCSI name, `domain:NAME` for the members of a fence domain, or `*`.
     pub initiator: String,
     /// What it may do.
     pub access: AccessRight,
@@ -123,6 +145,12 @@ pub struct Session {
     pub auth: String,
     /// Full feature phase since.
     pub since: Timestamp,
+    /// `DOMAIN/MEMBER` of the initiator; null when it is of no fence domain.
+    #[serde(default)]
+    pub member: Option<String>,
+    /// That member is fenced.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 /// What `--json` prints to stderr for a failure.

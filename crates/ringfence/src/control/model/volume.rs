@@ -46,6 +46,15 @@ pub struct Volume {
     pub plexes: Vec<Plex>,
     /// Work under way; null when there is none.
     pub job: Option<Job>,
+    /// The fence domain it is in, or whose mailbox it is; null when there is none.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// It is the mailbox of that domain.
+    #[serde(default)]
+    pub mailbox: bool,
+    /// The members of that domain that have no access, by name.
+    #[serde(default)]
+    pub fenced: Vec<String>,
 }
 
 /// A copy of the data of a volume.

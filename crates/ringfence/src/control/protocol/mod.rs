@@ -7,13 +7,13 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Device, Grant, Grants, Job, JobEnd, Keys, KeysRecovery, Pool, Progress, Session, Status,
-    Verified, Volume, VolumeMap,
+    Device, Domain, DomainMember, Fence, Grant, Grants, Job, JobEnd, Keys, KeysRecovery, Pool,
+    Progress, RaceVerdict, Session, Status, Verified, Volume, VolumeMap,
 };
 use crate::events::Event;
 use crate::failure::Failure;
 
-pub use request::{Growth, JobAction, JobName, LayoutName, Request, Shape};
+pub use request::{Growth, JobAction, JobName, LayoutName, QuorumWish, Request, Shape};
 
 /// The version of this protocol. It changes when a client of the one before would misunderstand an answer.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -90,4 +90,14 @@ pub enum Answer {
     Verified(Verified),
     /// What recovering keys would do.
     KeysRecovery(KeysRecovery),
+    /// One fence domain.
+    Domain(Domain),
+    /// Fence domains by name.
+    Domains(Vec<Domain>),
+    /// Members of a fence domain by name.
+    Members(Vec<DomainMember>),
+    /// How a race ended for who claimed.
+    Race(RaceVerdict),
+    /// A fence that is proven.
+    Fence(Fence),
 }

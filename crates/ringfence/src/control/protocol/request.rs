@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use fencing::{Method, Prefer};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 #[cfg(doc)]
 use super::{Answer, Frame};
@@ -65,6 +67,16 @@ pub enum JobAction {
     Cancel,
     /// Limit it to so many bytes per second; without a number it gives way to initiators by itself.
     Rate(Option<u64>),
+}
+
+/// Where the quorum device of a domain is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuorumWish {
+    /// On this device of the pool.
+    Device(String),
+    /// At another daemon, `HOST:PORT`.
+    Server(String),
 }
 
 /// What a client may ask.
@@ -322,6 +334,113 @@ pub enum Request {
     SessionDrop {
         /// The identity of the session as listed.
         id: u64,
+    },
+    /// Makes a fence domain and its mailbox. Answer: [`Answer::Domain`].
+    DomainCreate {
+        /// Its name.
+        name: String,
+        /// Its volumes.
+        volumes: Vec<String>,
+        /// What breaks ties.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quorum: Option<QuorumWish>,
+        /// Votes of that; by default the members' votes minus one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quorum_votes: Option<u32>,
+        /// Which group of a race is given those votes.
+        #[serde(default)]
+        prefer: Prefer,
+        /// How long claims of a race are collected; by default 2 s.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window_ms: Option<u64>,
+        /// The devices of the mailbox; empty lets the pool choose.
+        #[serde(default)]
+        mailbox_on: Vec<String>,
+    },
+    /// All fence domains. Answer: [`Answer::Domains`].
+    DomainList,
+    /// One fence domain. Answer: [`Answer::Domain`].
+    DomainShow {
+        /// Its name.
+        name: String,
+    },
+    /// Deletes a fence domain, its mailbox and the grants to it. Answer: [`Answer::Done`].
+    DomainDelete {
+        /// Its name.
+        name: String,
+    },
+    /// Takes a volume into a domain. Answer: [`Answer::Domain`].
+    DomainVolumeAdd {
+        /// The domain.
+        domain: String,
+        /// The volume.
+        volume: String,
+    },
+    /// Takes a volume out of a domain. Answer: [`Answer::Domain`].
+    DomainVolumeRemove {
+        /// The domain.
+        domain: String,
+        /// The volume.
+        volume: String,
+    },
+    /// Makes a virtual machine a member. Answer: [`Answer::Domain`].
+    MemberAdd {
+        /// The domain.
+        domain: String,
+        /// Its name.
+        member: String,
+        /// Its initiators.
+        initiators: Vec<String>,
+        /// Its votes.
+        votes: u32,
+        /// How it is fenced, in this order until one is proven; empty for `reservation`.
+        #[serde(default)]
+        methods: Vec<Method>,
+    },
+    /// Takes a member out. Answer: [`Answer::Domain`].
+    MemberRemove {
+        /// The domain.
+        domain: String,
+        /// Its name.
+        member: String,
+    },
+    /// The members of a domain. Answer: [`Answer::Members`].
+    MemberList {
+        /// The domain.
+        domain: String,
+    },
+    /// A member claims for a group, and hears the verdict. Answer: [`Answer::Race`].
+    DomainRace {
+        /// The domain.
+        domain: String,
+        /// Who claims.
+        member: String,
+        /// Whom it still sees.
+        with: Vec<String>,
+        /// Identity of the claim: asked again with the same one, it is the same claim.
+        id: Uuid,
+        /// The epoch that the member knows; without it the current one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
+    },
+    /// Fences a member. Answer: [`Answer::Fence`] when it is proven.
+    Fence {
+        /// The domain.
+        domain: String,
+        /// The member.
+        member: String,
+        /// How; empty for the member's own methods.
+        #[serde(default)]
+        methods: Vec<Method>,
+        /// How long to wait for the proof; the fence goes on in any case.
+        wait_ms: u64,
+    },
+    /// Gives a fenced member its access back. Answer: [`Answer::Domain`].
+    Unfence {
+        /// The domain.
+        domain: String,
+        /// The member.
+        member: String,
     },
     /// The event log: [`Frame::Event`]s, oldest first, then [`Answer::Done`]; with `follow` it goes on for ever.
     Events {

@@ -135,6 +135,58 @@ fn requests_survive_the_wire() {
         },
         Request::Grants { volume: name() },
         Request::Keys { volume: name() },
+        Request::DomainCreate {
+            name: name(),
+            volumes: vec![name()],
+            quorum: Some(QuorumWish::Server("h:1".into())),
+            quorum_votes: Some(1),
+            prefer: fencing::Prefer::Holder,
+            window_ms: Some(0),
+            mailbox_on: vec![name()],
+        },
+        Request::DomainList,
+        Request::DomainShow { name: name() },
+        Request::DomainDelete { name: name() },
+        Request::DomainVolumeAdd {
+            domain: name(),
+            volume: name(),
+        },
+        Request::DomainVolumeRemove {
+            domain: name(),
+            volume: name(),
+        },
+        Request::MemberAdd {
+            domain: name(),
+            member: name(),
+            initiators: vec![name()],
+            votes: 0,
+            methods: vec![
+                fencing::Method::Fabric,
+                "stonith:x?a=%20".parse().expect("a method"),
+            ],
+        },
+        Request::MemberRemove {
+            domain: name(),
+            member: name(),
+        },
+        Request::MemberList { domain: name() },
+        Request::DomainRace {
+            domain: name(),
+            member: name(),
+            with: vec![name()],
+            id: uuid::Uuid::max(),
+            epoch: Some(u64::MAX),
+        },
+        Request::Fence {
+            domain: name(),
+            member: name(),
+            methods: vec![],
+            wait_ms: 1,
+        },
+        Request::Unfence {
+            domain: name(),
+            member: name(),
+        },
         Request::SessionList,
         Request::SessionDrop { id: u64::MAX },
         Request::Events {
