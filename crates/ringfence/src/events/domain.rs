@@ -116,50 +116,69 @@ pub enum DomainEvent {
         domain: String,
         /// The member.
         member: String,
-        /// The epoch of the fence.
-        epoch: u64,
-        /// How many volumes.
+        /// How many volumes the domain has.
         volumes: usize,
-        /// Volumes that nobody can use now; they have the fence when they come back.
+        /// Those that nobody can use now; they have the fence when they come back.
         not_served: Vec<String>,
     },
-    /// A fencing method was tried.
-    FenceAttempted {
+    /// The member's access could not be taken away on some volume; it is tried again.
+    RevokeFailed {
         /// The domain.
         domain: String,
         /// The member.
         member: String,
-        /// The epoch of the fence.
-        epoch: u64,
-        /// The method.
+        /// Why.
+        reason: String,
+    },
+    /// A fencing method begins.
+    FenceAttempt {
+        /// The domain.
+        domain: String,
+        /// The member.
+        member: String,
+        /// The method, without its options.
         method: String,
         /// Which attempt with this method, from 1.
         attempt: u32,
-        /// It is proven to have worked.
-        proven: bool,
-        /// The proof, or what went wrong.
-        proof: String,
     },
-    /// A fence is proven and done.
+    /// A fencing method failed.
+    FenceAttemptFailed {
+        /// The domain.
+        domain: String,
+        /// The member.
+        member: String,
+        /// The method, without its options.
+        method: String,
+        /// Which attempt with this method, from 1.
+        attempt: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A fence is proven and done, durably.
     FenceProven {
         /// The domain.
         domain: String,
         /// The member.
         member: String,
-        /// The epoch of the fence.
-        epoch: u64,
-        /// The method that worked.
+        /// The method that worked, without its options.
         method: String,
+        /// What proves it.
+        proof: String,
     },
-    /// No method worked. The member has no access; it goes on being tried.
+    /// No method worked. The member has no access; all of them are tried again.
     FenceNotProven {
         /// The domain.
         domain: String,
         /// The member.
         member: String,
-        /// The epoch of the fence.
-        epoch: u64,
-        /// What the last attempt said.
+        /// After how many milliseconds.
+        again_in_ms: u64,
+    },
+    /// The domain could not be written to the pool's configuration; it is tried again.
+    DomainNotWritten {
+        /// The domain.
+        domain: String,
+        /// Why.
         reason: String,
     },
     /// A member has access again.
@@ -170,9 +189,7 @@ pub enum DomainEvent {
         member: String,
         /// The epoch that begins with it.
         epoch: u64,
-        /// `request`, or `restarted`: its node came back as a new incarnation.
-        cause: String,
-        /// Who asked.
+        /// Who asked; null when its node came back as a new incarnation.
         by: Option<Operator>,
     },
     /// The quorum device cannot be used: its votes are missing.
@@ -208,7 +225,7 @@ impl DomainEvent {
     pub fn is_fencing(&self) -> bool {
         !matches!(
             self,
-            Self::MemberSuspect { .. } | Self::MemberBack { .. } | Self::DomainVolumeAdded { .. }
+            Self::MemberSuspect { .. } | Self::MemberBack { .. } | Self::FenceAttempt { .. }
         )
     }
 }

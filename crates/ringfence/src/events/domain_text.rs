@@ -110,56 +110,67 @@ impl fmt::Display for DomainEvent {
             Self::MemberRevoked {
                 domain,
                 member,
-                epoch,
                 volumes,
                 not_served,
             } => write!(
                 f,
-                "domain {domain}: {member} has NO ACCESS to {volumes} volumes and its I/O has ended, epoch {epoch}{}",
+                "domain {domain}: {member} has NO ACCESS to its {volumes} volumes any more and its I/O has ended{}",
                 beside(not_served)
             ),
-            Self::FenceAttempted {
+            Self::RevokeFailed {
+                domain,
+                member,
+                reason,
+            } => write!(
+                f,
+                "domain {domain}: the access of {member} could NOT be taken away everywhere: {reason}; it is tried again"
+            ),
+            Self::FenceAttempt {
                 domain,
                 member,
                 method,
                 attempt,
-                proven,
-                proof,
-                ..
-            } => {
-                let result = if *proven { "worked" } else { "FAILED" };
-                write!(
-                    f,
-                    "domain {domain}: {method} on {member}, attempt {attempt}, {result}: {proof}"
-                )
-            }
+            } => write!(f, "domain {domain}: {method} on {member}, attempt {attempt}"),
+            Self::FenceAttemptFailed {
+                domain,
+                member,
+                method,
+                attempt,
+                reason,
+            } => write!(
+                f,
+                "domain {domain}: {method} on {member}, attempt {attempt}, FAILED: {reason}"
+            ),
             Self::FenceProven {
                 domain,
                 member,
-                epoch,
                 method,
+                proof,
             } => write!(
                 f,
-                "domain {domain}: {member} is FENCED, proven by {method}, epoch {epoch}"
+                "domain {domain}: {member} is FENCED, proven by {method}: {proof}"
             ),
             Self::FenceNotProven {
                 domain,
                 member,
-                epoch,
-                reason,
+                again_in_ms,
             } => write!(
                 f,
-                "domain {domain}: the fence of {member} is NOT PROVEN, epoch {epoch}: {reason}; it is tried again"
+                "domain {domain}: the fence of {member} is NOT PROVEN; all methods are tried again in {} s",
+                again_in_ms / 1000
+            ),
+            Self::DomainNotWritten { domain, reason } => write!(
+                f,
+                "domain {domain}: its state could NOT be written: {reason}; it is tried again"
             ),
             Self::MemberUnfenced {
                 domain,
                 member,
                 epoch,
-                cause,
                 by,
             } => write!(
                 f,
-                "domain {domain}: {member} has access again ({cause}), epoch {epoch}{}",
+                "domain {domain}: {member} has access again, epoch {epoch}{}",
                 by_operator(by)
             ),
             Self::QuorumDeviceLost { domain, reason } => {
@@ -211,30 +222,26 @@ mod tests {
             DomainEvent::MemberRevoked {
                 domain: domain(),
                 member: member(),
-                epoch: 4,
                 volumes: 3,
                 not_served: vec!["v3".into()],
             },
-            DomainEvent::FenceAttempted {
+            DomainEvent::FenceAttemptFailed {
                 domain: domain(),
                 member: member(),
-                epoch: 4,
-                method: "fabric".into(),
-                attempt: 1,
-                proven: true,
-                proof: "2 sessions ended".into(),
+                method: "stonith:qmp".into(),
+                attempt: 2,
+                reason: "no such socket".into(),
             },
             DomainEvent::FenceProven {
                 domain: domain(),
                 member: member(),
-                epoch: 4,
                 method: "fabric".into(),
+                proof: "2 sessions ended".into(),
             },
             DomainEvent::MemberUnfenced {
                 domain: domain(),
                 member: member(),
                 epoch: 5,
-                cause: "request".into(),
                 by: Some(Operator { uid: 0, pid: 9 }),
             },
         ]

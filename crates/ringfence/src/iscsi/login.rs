@@ -67,6 +67,10 @@ pub(super) async fn admit<D: BlockDevice>(
     }
     // Names compare without case (RFC 7143 4.2.7.1); grants and TransportIDs are kept in lower case.
     let initiator = request.initiator_name.to_lowercase();
+    let cut_off = |reason| Refused::new(LoginStatus::AUTHORIZATION_FAILURE, reason);
+    if let Some(reason) = service.refusal(&initiator) {
+        return Err(cut_off(reason));
+    }
     let discovery = request.session_type == SessionType::Discovery;
     let nexus = if discovery {
         if service.target.is_cut(&initiator) {
@@ -85,7 +89,7 @@ pub(super) async fn admit<D: BlockDevice>(
     };
     let entry = service.registry.enter(SessionInfo {
         id: 0,
-        initiator,
+        initiator: initiator.clone(),
         isid: request.isid,
         tsih: 0,
         discovery,
@@ -112,6 +116,15 @@ pub(super) async fn admit<D: BlockDevice>(
             "every session handle is taken",
         ));
     };
+    // Who cuts an initiator off first refuses it, then looks at the sessions there are: either it has seen this one, or
+    // this one sees the refusal.
+    if let Some(reason) = service.refusal(&initiator) {
+        if let Some(nexus) = nexus {
+            nexus.detach(::target::DetachReason::NexusLoss).await;
+        }
+        service.registry.leave(entry.info.id);
+        return Err(cut_off(reason));
+    }
     Ok(Admitted { nexus, entry, tsih })
 }
 

@@ -12,6 +12,7 @@ mod login;
 mod registry;
 mod signal;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +22,7 @@ use ::iscsi::target::{ChapConfig, Config};
 use ::target::Target;
 use event_listener::Event;
 use futures_lite::future;
+use parking_lot::Mutex;
 use reactor::{Accepted, Handle, Reactors, TcpListener};
 use volume::block_device::BlockDevice;
 
@@ -80,6 +82,8 @@ pub struct Service<D: BlockDevice> {
     configs: Vec<Arc<Config>>,
     observer: Arc<dyn SessionObserver>,
     registry: Registry,
+    /// Initiators that are cut off: each with why, for the event log.
+    refused: Mutex<BTreeMap<String, String>>,
     connections: AtomicUsize,
     stopping: AtomicBool,
     stop: Event,
@@ -107,6 +111,7 @@ impl<D: BlockDevice> Service<D> {
             configs,
             observer: config.observer,
             registry: Registry::default(),
+            refused: Mutex::default(),
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop: Event::new(),
@@ -167,6 +172,23 @@ impl<D: BlockDevice> Service<D> {
     /// The sessions there are, by identity.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         self.registry.sessions()
+    }
+
+    /// Refuses the logins of these initiators from now on, on every portal, with the reason that goes to the event log,
+    /// and of no others. Sessions that are there stay: see [`cut`](Self::cut).
+    pub fn refuse_logins(&self, initiators: BTreeMap<String, String>) {
+        *self.refused.lock() = initiators;
+    }
+
+    /// Why the logins of `initiator` (in lower case) are refused; `None` when they are not.
+    fn refusal(&self, initiator: &str) -> Option<String> {
+        self.refused.lock().get(initiator).cloned()
+    }
+
+    /// Ends all sessions of these initiators and waits until their I/O has ended and they are gone. Returns how many there
+    /// were. After [`refuse_logins`](Self::refuse_logins) there will be no further ones.
+    pub async fn cut(&self, initiators: &BTreeSet<String>) -> usize {
+        self.registry.cut(initiators).await
     }
 
     /// Asks for the end of a session; false when there is none of that identity. It ends when its commands have.

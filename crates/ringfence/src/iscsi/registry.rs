@@ -1,6 +1,6 @@
 //! The sessions of the daemon: for `session list`, `session drop` and the shutdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -80,7 +80,8 @@ struct Sessions {
 #[derive(Default)]
 pub(super) struct Registry {
     sessions: Mutex<Sessions>,
-    emptied: Event,
+    /// Called when a session has left.
+    left: Event,
 }
 
 impl Registry {
@@ -106,9 +107,7 @@ impl Registry {
     pub(super) fn leave(&self, id: u64) {
         let mut sessions = self.sessions.lock();
         sessions.by_id.remove(&id);
-        if sessions.by_id.is_empty() {
-            self.emptied.notify(usize::MAX);
-        }
+        self.left.notify(usize::MAX);
     }
 
     pub(super) fn sessions(&self) -> Vec<SessionInfo> {
@@ -141,11 +140,37 @@ impl Registry {
     /// Waits until there is no session.
     pub(super) async fn empty(&self) {
         loop {
-            let emptied = self.emptied.listen();
+            let left = self.left.listen();
             if self.is_empty() {
                 return;
             }
-            emptied.await;
+            left.await;
+        }
+    }
+
+    /// Ends the sessions of these initiators, discovery included, and waits until their I/O has ended and they are gone.
+    /// Returns how many there were. Who may still log in has to be refused first.
+    pub(super) async fn cut(&self, initiators: &BTreeSet<String>) -> usize {
+        let mut cut = BTreeSet::new();
+        loop {
+            let left = self.left.listen();
+            let entries: Vec<_> = {
+                let sessions = self.sessions.lock();
+                let theirs = sessions.by_id.values();
+                theirs
+                    .filter(|entry| initiators.contains(&entry.info.initiator))
+                    .cloned()
+                    .collect()
+            };
+            if entries.is_empty() {
+                return cut.len();
+            }
+            for entry in entries {
+                if cut.insert(entry.info.id) {
+                    entry.ask(Ask::Drop);
+                }
+            }
+            left.await;
         }
     }
 }
@@ -181,6 +206,36 @@ mod tests {
         registry.leave(1);
         assert!(!registry.has_tsih(1));
         assert!(registry.has_tsih(2));
+    }
+
+    #[test]
+    fn a_cut_waits_until_all_sessions_of_the_initiators_are_gone() {
+        use futures_lite::future::{block_on, poll_once};
+        let registry = Registry::default();
+        let named = |name: &str| SessionInfo {
+            initiator: name.to_owned(),
+            ..info()
+        };
+        let first = registry.enter(named("iqn.x:a")).unwrap();
+        let other = registry.enter(named("iqn.x:b")).unwrap();
+        let second = registry.enter(named("iqn.x:a")).unwrap();
+        let names = BTreeSet::from(["iqn.x:a".to_owned()]);
+        block_on(async {
+            let mut cut = std::pin::pin!(registry.cut(&names));
+            assert!(poll_once(&mut cut).await.is_none());
+            assert_eq!(first.take_asked(), Some(Ask::Drop));
+            assert_eq!(second.take_asked(), Some(Ask::Drop));
+            assert_eq!(other.take_asked(), None);
+            registry.leave(first.info.id);
+            assert!(poll_once(&mut cut).await.is_none());
+            // One that was let in just before its name was refused.
+            let third = registry.enter(named("iqn.x:a")).unwrap();
+            registry.leave(second.info.id);
+            assert!(poll_once(&mut cut).await.is_none());
+            assert_eq!(third.take_asked(), Some(Ask::Drop));
+            registry.leave(third.info.id);
+            assert_eq!(poll_once(&mut cut).await, Some(3));
+        });
     }
 
     #[test]

@@ -125,6 +125,9 @@ pub struct CreateArgs {
     /// Ask another ringfence daemon
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     pub quorum_server: Option<String>,
+    /// What the domain is called at that daemon: several that serve the same cluster give the same [default: the domain's UUID]
+    #[arg(long, value_name = "NAME", requires = "quorum_server", value_parser = object_name)]
+    pub quorum_name: Option<String>,
     /// The quorum's votes [default: the members' votes minus one]
     #[arg(long, value_name = "VOTES", value_parser = votes)]
     pub quorum_votes: Option<u32>,
@@ -193,7 +196,10 @@ pub fn run(context: &Context, command: DomainCommand) -> Result<(), Failure> {
 fn create(context: &Context, args: CreateArgs) -> Result<(), Failure> {
     let quorum = match (args.quorum_device, args.quorum_server) {
         (Some(device), _) => Some(QuorumWish::Device(device)),
-        (None, server) => server.map(QuorumWish::Server),
+        (None, server) => server.map(|address| QuorumWish::Server {
+            address,
+            name: args.quorum_name,
+        }),
     };
     if quorum.is_none() && args.quorum_votes.is_some() {
         return Err(Failure::usage("--quorum-votes without a quorum device")

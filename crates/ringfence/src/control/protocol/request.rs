@@ -75,8 +75,13 @@ pub enum JobAction {
 pub enum QuorumWish {
     /// On this device of the pool.
     Device(String),
-    /// At another daemon, `HOST:PORT`.
-    Server(String),
+    /// At another daemon.
+    Server {
+        /// `HOST:PORT`.
+        address: String,
+        /// What the domain is called there; by default its identity.
+        name: Option<String>,
+    },
 }
 
 /// What a client may ask.

@@ -138,7 +138,10 @@ fn requests_survive_the_wire() {
         Request::DomainCreate {
             name: name(),
             volumes: vec![name()],
-            quorum: Some(QuorumWish::Server("h:1".into())),
+            quorum: Some(QuorumWish::Server {
+                address: "h:1".into(),
+                name: Some(name()),
+            }),
             quorum_votes: Some(1),
             prefer: fencing::Prefer::Holder,
             window_ms: Some(0),
