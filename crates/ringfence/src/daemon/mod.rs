@@ -3,6 +3,7 @@
 mod audit;
 mod chap;
 mod device_list;
+mod domains;
 mod endings;
 mod keeper;
 mod notify;
@@ -37,6 +38,7 @@ use crate::failure::Failure;
 use crate::iscsi::{PortalInfo, Service, ServiceConfig};
 use audit::Audit;
 use device_list::DeviceList;
+use domains::Domains;
 use endings::Endings;
 use operations::Operations;
 
@@ -116,7 +118,13 @@ fn serve(
         audit: Arc::clone(&audit),
         endings: Arc::clone(&endings),
     });
-    add_volumes(&pool, &target, &control_handle, log)?;
+    let domains = Domains::new(domains::Parts {
+        control: control_handle.clone(),
+        pool: Arc::clone(&pool),
+        target: Arc::clone(&target),
+        audit: Arc::clone(&audit),
+    });
+    add_volumes(&pool, &domains, &control_handle, log)?;
     // It works beside the operators' requests and ends with the reactor.
     let kept = Arc::clone(&pool);
     drop(control_handle.spawn(move || async move { kept.keep().await }));
@@ -128,6 +136,12 @@ fn serve(
             .then(|| Duration::from_secs(u64::from(args.nop_interval))),
         observer: Arc::clone(&audit) as Arc<dyn crate::iscsi::SessionObserver>,
     });
+
+    // Fences that were under way go on, and logins that must be refused are, before any portal serves.
+    let (starting, served) = (Arc::clone(&domains), Arc::clone(&service));
+    on_reactor(&control_handle, move || async move {
+        starting.start(&served).await;
+    })?;
 
     let operations = Arc::new(Operations::new(operations::Parts {
         state: state.to_owned(),
@@ -145,6 +159,7 @@ fn serve(
         service: Arc::clone(&service),
         audit,
         endings,
+        domains,
     }));
     let chores = operations
         .start_chores()
@@ -262,10 +277,12 @@ fn default_target_name() -> String {
 
 fn add_volumes(
     pool: &Pool<FileDevice>,
-    target: &Arc<Target<FileDevice>>,
+    domains: &Arc<Domains>,
     control: &Handle,
     log: &EventLog,
 ) -> Result<(), Failure> {
+    let loading = Arc::clone(domains);
+    on_reactor(control, move || async move { loading.load().await })??;
     for volume in pool.volumes() {
         let name = volume.record().name.clone();
         if let Some(reason) = volume.fault() {
@@ -275,10 +292,8 @@ fn add_volumes(
                 reason,
             });
         }
-        let target = Arc::clone(target);
-        on_reactor(control, move || async move {
-            target.add_logical_unit(volume).await.map(|_| ())
-        })?
+        let domains = Arc::clone(domains);
+        on_reactor(control, move || async move { domains.serve(volume).await })?
         .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
     }
     Ok(())

@@ -40,7 +40,7 @@ pub struct DomainVolume {
     pub volume: String,
     /// Its logical unit number.
     pub lun: u16,
-    /// NAA identifier of VPD page 83h, `0x` and 32 digits.
+    /// NAA identifier of VPD page 83h, `0x` and 16 digits.
     pub naa: String,
     /// `online` or `not-served`.
     pub state: String,

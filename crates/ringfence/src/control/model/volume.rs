@@ -13,7 +13,7 @@ pub struct Volume {
     pub lun: u16,
     /// UUID.
     pub uuid: String,
-    /// NAA identifier of VPD page 83h, `0x` and 32 digits.
+    /// NAA identifier of VPD page 83h, `0x` and 16 digits.
     pub naa: String,
     /// `online`, or `not-served`.
     pub state: String,

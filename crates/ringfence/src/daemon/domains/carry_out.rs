@@ -39,6 +39,10 @@ pub(super) async fn action(
             quorum::tell(domains, running, &verdict).await;
             return None;
         }
+        Action::CloseQuorum { epoch } => {
+            quorum::close(domains, running, epoch).await;
+            return None;
+        }
         Action::Commit { ticket, domain } => Input::Committed {
             ticket,
             outcome: commit(domains, running, *domain).await,

@@ -249,6 +249,25 @@ impl Domains {
         service.refuse_logins(refused);
     }
 
+    /// Members with a key on a volume of the domain; nobody while that cannot be seen.
+    pub(super) fn registered(&self, domain: &Domain) -> BTreeSet<String> {
+        carry_out::registered(self, domain)
+    }
+
+    /// Whether the domain's mailbox has room for what its directory says.
+    pub(super) fn check_mailbox(&self, domain: &Domain) -> Result<(), String> {
+        mailbox::check(domain, &carry_out::volumes(self, domain))
+    }
+
+    /// The member that an initiator is, and whether that is fenced.
+    pub(super) fn member_of(&self, initiator: &str) -> Option<(String, bool)> {
+        self.documents().iter().find_map(|domain| {
+            let member = domain.member_of(initiator)?;
+            let fenced = domain.is_fenced(member);
+            Some((format!("{}/{member}", domain.name), fenced))
+        })
+    }
+
     fn record(&self, what: What) {
         self.audit.log().record(what);
     }

@@ -1,8 +1,8 @@
-//! The quorum device of a domain: its record in a region of a device of the pool.
+//! The quorum device of a domain: its register in a region of a device of the pool.
 
 use std::time::Duration;
 
-use fencing::quorum::{QUORUM_LIMIT_MS, QuorumAnswer, QuorumAsk, QuorumRecord};
+use fencing::quorum::{QUORUM_LIMIT_MS, QuorumAnswer, QuorumAsk, QuorumRegister};
 use fencing::{QuorumPlace, Verdict};
 
 use super::Domains;
@@ -18,41 +18,53 @@ pub(super) async fn ask(
 ) -> Result<QuorumAnswer, String> {
     within(async {
         let _one = running.quorum.lock().await;
-        let mut record = read(domains, running).await?;
-        let before = record.clone();
-        let answer = record.grant(ask);
-        if record != before {
-            write(domains, running, &record).await?;
-        }
+        let register = read(domains, running).await?;
+        let (answer, next) = register.grant(ask);
+        keep(domains, running, &register, &next).await?;
         Ok(answer)
     })
     .await
 }
 
-/// Whether the quorum device can be reached.
-pub(super) async fn probe(domains: &Domains, running: &Running) -> Result<(), String> {
+/// What the quorum device remembers, if it can be reached.
+pub(super) async fn probe(
+    domains: &Domains,
+    running: &Running,
+) -> Result<QuorumRegister, String> {
     within(async {
         let _one = running.quorum.lock().await;
-        read(domains, running).await.map(drop)
+        read(domains, running).await
     })
     .await
 }
 
 /// Lets the quorum device keep a verdict, if it can be reached.
 pub(super) async fn tell(domains: &Domains, running: &Running, verdict: &Verdict) {
+    change(domains, running, |register| register.tell(verdict)).await;
+}
+
+/// Lets the quorum device know that nobody is fenced any more for what it granted up to `epoch`, if it can be reached.
+pub(super) async fn close(domains: &Domains, running: &Running, epoch: u64) {
+    let by = running.uuid;
+    change(domains, running, |register| register.close(by, epoch)).await;
+}
+
+async fn change(
+    domains: &Domains,
+    running: &Running,
+    next: impl FnOnce(&QuorumRegister) -> QuorumRegister,
+) {
     let told = within(async {
         let _one = running.quorum.lock().await;
-        let mut record = read(domains, running).await?;
-        if record.tell(verdict) {
-            write(domains, running, &record).await?;
-        }
-        Ok(())
+        let register = read(domains, running).await?;
+        let next = next(&register);
+        keep(domains, running, &register, &next).await
     });
     if let Err(reason) = told.await {
         tracing::warn!(
             domain = running.domain().name,
             reason,
-            "the quorum device was not told the verdict"
+            "the quorum device could not be told"
         );
     }
 }
@@ -74,7 +86,7 @@ fn on_device(running: &Running) -> Result<(), String> {
     }
 }
 
-async fn read(domains: &Domains, running: &Running) -> Result<QuorumRecord, String> {
+async fn read(domains: &Domains, running: &Running) -> Result<QuorumRegister, String> {
     on_device(running)?;
     let bytes = domains
         .pool
@@ -82,13 +94,22 @@ async fn read(domains: &Domains, running: &Running) -> Result<QuorumRecord, Stri
         .await
         .map_err(|error| error.to_string())?;
     if bytes.is_empty() {
-        return Ok(QuorumRecord::default());
+        return Ok(QuorumRegister::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| format!("its record is not understood: {error}"))
+    serde_json::from_slice(&bytes).map_err(|error| format!("its register is not understood: {error}"))
 }
 
-async fn write(domains: &Domains, running: &Running, record: &QuorumRecord) -> Result<(), String> {
-    let bytes = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+/// Makes `next` durable, where it is another than what is there.
+async fn keep(
+    domains: &Domains,
+    running: &Running,
+    register: &QuorumRegister,
+    next: &QuorumRegister,
+) -> Result<(), String> {
+    if register == next {
+        return Ok(());
+    }
+    let bytes = serde_json::to_vec(next).map_err(|error| error.to_string())?;
     domains
         .pool
         .quorum_write(running.uuid, &bytes)

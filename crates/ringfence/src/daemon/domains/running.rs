@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::tell::Askers;
+use crate::events::Operator;
 
 /// What the task of a domain is given.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub(in crate::daemon) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(domain: Domain, extents: Vec<Extent>) -> Arc<Self> {
+    pub(in crate::daemon) fn new(domain: Domain, extents: Vec<Extent>) -> Arc<Self> {
         let cut = super::policy::cut_off(&domain);
         let observed = Observed {
             cut: cut.into_iter().map(str::to_owned).collect(),
@@ -93,6 +94,22 @@ impl Running {
     /// The domain as it is durable.
     pub(in crate::daemon) fn domain(&self) -> Arc<Domain> {
         self.domain.lock().clone()
+    }
+
+    /// What its document holds space with.
+    pub(in crate::daemon) fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// The claim `id` is made for `operator`.
+    pub(in crate::daemon) fn claimed_by(&self, id: Uuid, operator: &Operator) {
+        self.askers.lock().claims.insert(id, operator.clone());
+    }
+
+    /// What is now done to `member` is done for `operator`.
+    pub(in crate::daemon) fn asked_by(&self, member: &str, operator: &Operator) {
+        let mut askers = self.askers.lock();
+        askers.members.insert(member.to_owned(), operator.clone());
     }
 
     pub(super) fn adopt(&self, domain: Domain) {
@@ -137,6 +154,7 @@ impl Running {
     /// Nobody waits for this answer any more.
     pub(in crate::daemon) fn forget(&self, id: Uuid) {
         self.waiting.lock().remove(&id);
+        self.askers.lock().claims.remove(&id);
     }
 
     /// The claim `id` came through the mailbox of `member`.

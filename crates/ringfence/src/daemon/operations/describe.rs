@@ -101,7 +101,8 @@ impl Operations {
         let settled = || plexes.iter().filter(|plex| plex.state != "filling");
         // The first plex that is whole tells the layout; all of them have the same.
         let main = settled().next().or(plexes.first());
-        let granted = |initiator: &str| record.access_of(initiator) != Access::None;
+        let granted = |initiator: &str| self.access_of(volume, initiator) != Access::None;
+        let domain = self.domains.of_volume(volume.uuid());
         let sessions = view.sessions.iter();
         Volume {
             name: record.name.clone(),
@@ -146,6 +147,12 @@ impl Operations {
                 .filter(|s| !s.discovery && granted(&s.initiator))
                 .count(),
             job: view.jobs.get(&record.name).cloned(),
+            mailbox: self.is_mailbox(volume),
+            fenced: domain
+                .as_ref()
+                .map(|domain| domain.state.fenced.keys().cloned().collect())
+                .unwrap_or_default(),
+            domain: domain.map(|domain| domain.name.clone()),
             plexes,
         }
     }

@@ -1,6 +1,8 @@
 //! From requests to the operations that carry them out.
 
-use super::{Operations, device, volume};
+use super::{Operations, device, domain, volume};
+use std::time::Duration;
+
 use crate::control::protocol::{Answer, Request};
 use crate::control::server::{Handler, Sink};
 use crate::events::Operator;
@@ -140,6 +142,86 @@ impl Handler for Operations {
             Request::Keys { volume } => self.keys(&volume).map(Answer::Keys),
             Request::SessionList => Ok(Answer::Sessions(self.sessions())),
             Request::SessionDrop { id } => self.session_drop(id, operator).map(|()| Answer::Done),
+            Request::DomainCreate {
+                name,
+                volumes,
+                quorum,
+                quorum_votes,
+                prefer,
+                window_ms,
+                mailbox_on,
+            } => {
+                let wanted = domain::Wanted {
+                    name,
+                    volumes,
+                    quorum,
+                    quorum_votes,
+                    prefer,
+                    window_ms,
+                    mailbox_on,
+                };
+                self.domain_create(wanted, operator).map(Answer::Domain)
+            }
+            Request::DomainList => self.domain_list().map(Answer::Domains),
+            Request::DomainShow { name } => self.domain_show(&name).map(Answer::Domain),
+            Request::DomainDelete { name } => {
+                self.domain_delete(&name, operator).map(|()| Answer::Done)
+            }
+            Request::DomainVolumeAdd { domain, volume } => self
+                .domain_volume_add(&domain, &volume, operator)
+                .map(Answer::Domain),
+            Request::DomainVolumeRemove { domain, volume } => self
+                .domain_volume_remove(&domain, &volume, operator)
+                .map(Answer::Domain),
+            Request::MemberAdd {
+                domain,
+                member,
+                initiators,
+                votes,
+                methods,
+            } => {
+                let joining = domain::Joining {
+                    member,
+                    initiators,
+                    votes,
+                    methods,
+                };
+                self.member_add(&domain, joining, operator)
+                    .map(Answer::Domain)
+            }
+            Request::MemberRemove { domain, member } => self
+                .member_remove(&domain, &member, operator)
+                .map(Answer::Domain),
+            Request::MemberList { domain } => self.member_list(&domain).map(Answer::Members),
+            Request::DomainRace {
+                domain,
+                member,
+                with,
+                id,
+                epoch,
+            } => {
+                let racing = domain::Racing {
+                    member,
+                    with,
+                    id,
+                    epoch,
+                };
+                self.domain_race(&domain, racing, operator, sink)
+                    .map(Answer::Race)
+            }
+            Request::Fence {
+                domain,
+                member,
+                methods,
+                wait_ms,
+            } => {
+                let patience = Duration::from_millis(wait_ms);
+                self.fence(&domain, &member, methods, patience, operator, sink)
+                    .map(Answer::Fence)
+            }
+            Request::Unfence { domain, member } => self
+                .unfence(&domain, &member, operator)
+                .map(Answer::Domain),
             Request::Events { since, follow } => {
                 self.events(since, follow, sink).map(|()| Answer::Done)
             }

@@ -8,7 +8,7 @@ use super::{Operations, explain, lock};
 use crate::control::model::{AccessRight, Grant, Grants};
 use crate::events::{Operator, What};
 use crate::failure::Failure;
-use crate::names::grantee;
+use crate::names::{DOMAIN_PREFIX, grantee};
 
 impl Operations {
     /// Durable in the pool first, then adopted by the target, which drains what is no longer allowed: promise 1.
@@ -24,6 +24,9 @@ impl Operations {
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let volume = self.volume(name)?;
+        if let Some(domain) = initiator.strip_prefix(DOMAIN_PREFIX) {
+            self.domain(domain)?;
+        }
         let _acting = self.audit.acting(name, operator);
         let wanted = match access {
             AccessRight::None => Access::None,
@@ -35,8 +38,12 @@ impl Operations {
         self.run(move || async move { pool.grant(&owned, &to, wanted).await })?
             .map_err(|error| explain(&error))?;
         let target = Arc::clone(&self.target);
-        let lun = volume.lun();
-        self.run(move || async move { target.grants_changed(lun).await })?;
+        let domains = Arc::clone(&self.domains);
+        self.run(move || async move {
+            // The members of domains first: both wait for the I/O that is not allowed any more.
+            domains.refresh(&volume).await;
+            target.grants_changed(volume.lun()).await;
+        })?;
         self.audit.log().record(What::GrantChanged {
             volume: name.to_owned(),
             initiator: initiator.clone(),

@@ -46,6 +46,12 @@ impl Operations {
         let [first, second] = names.map(|name| self.volume_lock(name));
         let _first = lock(&first);
         let _second = (!Arc::ptr_eq(&first, &second)).then(|| lock(&second));
+        let volume = self.volume(name)?;
+        if self.is_mailbox(&volume) {
+            return Err(Failure::refused(format!(
+                "volume {name} is the mailbox of a fence domain and is named after it"
+            )));
+        }
         let pool = Arc::clone(&self.pool);
         let (old, new) = (name.to_owned(), new_name.to_owned());
         self.run(move || async move { pool.volume_rename(&old, &new).await })?

@@ -4,6 +4,7 @@ mod chores;
 mod describe;
 mod device;
 mod dispatch;
+mod domain;
 mod grant;
 mod jobs;
 mod keys;
@@ -29,6 +30,7 @@ use target::Target;
 
 use super::audit::Audit;
 use super::device_list::DeviceList;
+use super::domains::Domains;
 use super::endings::Endings;
 use super::rates::Rates;
 use crate::control::model::{Portal, Status};
@@ -65,6 +67,8 @@ pub struct Parts {
     pub audit: Arc<Audit>,
     /// How jobs ended.
     pub endings: Arc<Endings>,
+    /// The fence domains.
+    pub domains: Arc<Domains>,
 }
 
 /// Carries requests out. Work on one volume is serialized, and work on the device list; work on different volumes
@@ -88,6 +92,9 @@ pub struct Operations {
     service: Arc<Service<FileDevice>>,
     audit: Arc<Audit>,
     endings: Arc<Endings>,
+    domains: Arc<Domains>,
+    /// Changes of what domains there are and what belongs to them come one after the other.
+    changing_domains: Mutex<()>,
 }
 
 /// A poisoned lock is taken all the same: what it guards is written in one piece, or (the unit of a volume's lock)
@@ -116,6 +123,8 @@ impl Operations {
             service: parts.service,
             audit: parts.audit,
             endings: parts.endings,
+            domains: parts.domains,
+            changing_domains: Mutex::default(),
         }
     }
 
@@ -188,6 +197,7 @@ impl Operations {
                 .collect(),
             io: self.io.clone(),
             reactors: self.reactors,
+            domains: self.status_domains(),
         }
     }
 }

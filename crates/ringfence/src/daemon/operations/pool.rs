@@ -110,6 +110,9 @@ impl Operations {
         self.take_up(&mut list, &opened, &witnesses)?;
         drop((opened, witnesses));
         drop(list);
+        // Who is fenced is known before anything is served.
+        let domains = Arc::clone(&self.domains);
+        self.run(move || async move { domains.load().await })??;
         for volume in self.pool.volumes() {
             let name = volume.record().name.clone();
             if let Some(reason) = volume.fault() {
@@ -123,6 +126,7 @@ impl Operations {
                     .advise("the pool is imported; restart the daemon")
             })?;
         }
+        self.start_domains()?;
         let pool = self.pool_show()?;
         self.audit.log().record(What::PoolImported {
             pool: pool.uuid.clone().unwrap_or_default(),
@@ -208,6 +212,7 @@ impl Operations {
             );
         }
         let mut list = lock(&self.devices);
+        self.stop_domains(force)?;
         for volume in self.pool.volumes() {
             let (target, lun) = (Arc::clone(&self.target), volume.lun());
             self.run(move || async move { target.remove_logical_unit(lun).await })?;
@@ -224,8 +229,7 @@ impl Operations {
         })?;
         if let Err(error) = exported {
             let failure = explain(&error);
-            let mut again = self.pool.volumes().into_iter();
-            return Err(match again.try_for_each(|volume| self.serve(volume)) {
+            return Err(match self.serve_again() {
                 Ok(()) => failure,
                 Err(again) => failure.advise(format!(
                     "the pool is still here but not all of it is served ({again}): restart the daemon"
@@ -252,6 +256,40 @@ impl Operations {
             }
         }
         Ok(before)
+    }
+}
+
+impl Operations {
+    /// Ends the tasks of all domains; what is fenced stays so.
+    fn stop_domains(&self, force: bool) -> Result<(), Failure> {
+        for running in self.domains.all() {
+            if self.domains.stop(&running, force) {
+                continue;
+            }
+            let name = running.domain().name.clone();
+            // Those that have ended already go on.
+            let domains = Arc::clone(&self.domains);
+            self.run(move || async move { domains.load().await })??;
+            self.start_domains()?;
+            return Err(Failure::refused(format!("something is under way in fence domain {name}"))
+                .advise("wait for its end, or export the pool all the same with --force: a fence goes on when the pool is imported"));
+        }
+        Ok(())
+    }
+
+    fn start_domains(&self) -> Result<(), Failure> {
+        let (domains, service) = (Arc::clone(&self.domains), Arc::clone(&self.service));
+        self.run(move || async move { domains.start(&service).await })
+    }
+
+    /// Serves the pool that could not be exported.
+    fn serve_again(&self) -> Result<(), Failure> {
+        let domains = Arc::clone(&self.domains);
+        self.run(move || async move { domains.load().await })??;
+        for volume in self.pool.volumes() {
+            self.serve(volume)?;
+        }
+        self.start_domains()
     }
 }
 

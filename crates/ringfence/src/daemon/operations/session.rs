@@ -17,7 +17,10 @@ impl Operations {
             .service
             .sessions()
             .into_iter()
-            .map(|session| Session {
+            .map(|session| (self.domains.member_of(&session.initiator), session))
+            .map(|(member, session)| Session {
+                fenced: member.as_ref().is_some_and(|(_, fenced)| *fenced),
+                member: member.map(|(member, _)| member),
                 id: session.id,
                 isid: isid_text(session.isid),
                 tsih: session.tsih,

@@ -96,6 +96,7 @@ impl Operations {
         let order = self.volume_lock(name);
         let _order = lock(&order);
         let volume = self.volume(name)?;
+        self.of_no_domain(&volume)?;
         let used = self.who_uses(&volume);
         if !force && let Some(used) = &used {
             return Err(Failure::refused(format!("volume {name} is in use: {used}")).advise(
@@ -124,6 +125,39 @@ impl Operations {
             by: operator.clone(),
         });
         Ok(())
+    }
+
+    /// Refuses for a volume that is of a domain.
+    fn of_no_domain(&self, volume: &PoolVolume<FileDevice>) -> Result<(), Failure> {
+        let Some(domain) = self.domains.of_volume(volume.uuid()) else {
+            return Ok(());
+        };
+        let (name, domain) = (volume.record().name.clone(), &domain.name);
+        Err(if self.is_mailbox(volume) {
+            Failure::refused(format!("volume {name} is the mailbox of fence domain {domain}"))
+                .advise(format!("it goes with the domain: ringfence domain delete {domain}"))
+        } else {
+            Failure::refused(format!("volume {name} is in fence domain {domain}")).advise(format!(
+                "take it out first: ringfence domain volume remove {domain} {name}"
+            ))
+        })
+    }
+
+    /// Whether it is the mailbox of a domain.
+    pub(super) fn is_mailbox(&self, volume: &PoolVolume<FileDevice>) -> bool {
+        let domain = self.domains.of_volume(volume.uuid());
+        domain.is_some_and(|domain| domain.mailbox == volume.uuid())
+    }
+
+    /// What an initiator may do with a volume: its own grant, else that of its domain, else everybody's.
+    pub(super) fn access_of(&self, volume: &PoolVolume<FileDevice>, initiator: &str) -> Access {
+        let record = volume.record();
+        if let Some(access) = record.grants.get(initiator) {
+            return *access;
+        }
+        let unit = self.target.logical_unit(volume.lun());
+        let by_domain = unit.and_then(|unit| unit.policy().grants.get(initiator).copied());
+        by_domain.unwrap_or_else(|| record.access_of(initiator))
     }
 
     /// Serves again what could not be served before and can be now: a device that it needs is back.
@@ -156,10 +190,10 @@ impl Operations {
         Ok(())
     }
 
-    /// Gives the volume to the target.
+    /// Gives the volume to the target, with what the domains want of it.
     pub(super) fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), Failure> {
-        let target = Arc::clone(&self.target);
-        self.run(move || async move { target.add_logical_unit(volume).await.map(|_| ()) })?
+        let domains = Arc::clone(&self.domains);
+        self.run(move || async move { domains.serve(volume).await })?
             .map_err(|error| Failure::failed(error.to_string()))
     }
 
@@ -170,7 +204,7 @@ impl Operations {
             .service
             .sessions()
             .into_iter()
-            .filter(|s| !s.discovery && volume.access_of(&s.initiator) != Access::None)
+            .filter(|s| !s.discovery && self.access_of(volume, &s.initiator) != Access::None)
             .map(|s| s.initiator)
             .collect();
         if !sessions.is_empty() {
