@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::context::Context;
-use crate::e2e::{cli, demo, guests, hostile, kill9, libiscsi, qemu, storage};
+use crate::e2e::{cli, demo, domains, guests, hostile, kill9, libiscsi, qemu, storage};
 use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
@@ -187,6 +187,12 @@ const STEPS: &[Step] = &[
         about: "keys without a quorum: not served until a copy is chosen",
         real_clients: true,
         run: storage::recovery::run,
+    },
+    Step {
+        name: "domains",
+        about: "fence domains: races, methods, kill -9 in the middle of a fence",
+        real_clients: true,
+        run: domains::run,
     },
     Step {
         name: "guests",

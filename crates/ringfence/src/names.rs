@@ -65,7 +65,8 @@ pub fn grantee(text: &str) -> Result<String, String> {
 
 /// Checks `HOST:PORT`: a name or an address (IPv6 in brackets) and a port from 1.
 pub fn host_port(text: &str) -> Result<String, String> {
-    let wrong = || "a server is HOST:PORT, like arbiter.example:7654 or [2001:db8::1]:7654".to_owned();
+    let wrong =
+        || "a server is HOST:PORT, like arbiter.example:7654 or [2001:db8::1]:7654".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let bare = host
         .strip_prefix('[')

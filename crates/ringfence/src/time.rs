@@ -58,9 +58,7 @@ fn parse_ago_s(text: &str) -> Option<u64> {
 /// Parses a duration: a number and a unit (`250ms`, `2s`, `5m`, `1h`). The result is in milliseconds.
 pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is no duration: a number and ms, s, m or h, like 250ms or 2s");
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .ok_or_else(wrong)?;
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit {
         "ms" => 1,
@@ -101,10 +99,25 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, want) in [("250ms", 250), ("0s", 0), ("2s", 2000), ("5m", 300_000), ("1h", 3_600_000)] {
+        for (text, want) in [
+            ("250ms", 250),
+            ("0s", 0),
+            ("2s", 2000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+        ] {
             assert_eq!(parse_duration_ms(text), Ok(want));
         }
-        for text in ["", "2", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+        for text in [
+            "",
+            "2",
+            "s",
+            "-1s",
+            "1.5s",
+            "1d",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
             assert!(parse_duration_ms(text).is_err(), "{text}");
         }
     }

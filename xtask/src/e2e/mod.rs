@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod demo;
+pub mod domains;
 pub mod guests;
 pub mod hostile;
 pub mod kill9;

@@ -107,8 +107,9 @@ fn volumes_and_devices() {
 
 #[test]
 fn domains() {
-    let cli = parse("domain create d --volumes a,b --quorum-device x --quorum-votes 1 --window 500ms")
-        .unwrap();
+    let cli =
+        parse("domain create d --volumes a,b --quorum-device x --quorum-votes 1 --window 500ms")
+            .unwrap();
     let Command::Domain(DomainCommand::Create(args)) = cli.command else {
         panic!("another command")
     };

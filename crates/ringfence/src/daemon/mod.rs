@@ -294,7 +294,7 @@ fn add_volumes(
         }
         let domains = Arc::clone(domains);
         on_reactor(control, move || async move { domains.serve(volume).await })?
-        .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
+            .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
     }
     Ok(())
 }

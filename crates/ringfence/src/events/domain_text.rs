@@ -130,7 +130,10 @@ impl fmt::Display for DomainEvent {
                 member,
                 method,
                 attempt,
-            } => write!(f, "domain {domain}: {method} on {member}, attempt {attempt}"),
+            } => write!(
+                f,
+                "domain {domain}: {method} on {member}, attempt {attempt}"
+            ),
             Self::FenceAttemptFailed {
                 domain,
                 member,

@@ -102,7 +102,9 @@ pub fn run(context: &Context, command: MemberCommand) -> Result<(), Failure> {
         MemberCommand::List(NameArgs { name }) => {
             let request = Request::MemberList { domain: name };
             let members = context.ask_for(request, pick!(Answer::Members))?;
-            context.output.show(&members, |members| text::members(members))
+            context
+                .output
+                .show(&members, |members| text::members(members))
         }
     }
 }

@@ -147,7 +147,12 @@ fn votes(text: &str) -> Result<u32, String> {
     text.parse()
         .ok()
         .filter(|votes| *votes <= fencing::domain::MAX_VOTES)
-        .ok_or_else(|| format!("votes are a number from 0 to {}", fencing::domain::MAX_VOTES))
+        .ok_or_else(|| {
+            format!(
+                "votes are a number from 0 to {}",
+                fencing::domain::MAX_VOTES
+            )
+        })
 }
 
 /// Carries a domain command out.

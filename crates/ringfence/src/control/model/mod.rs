@@ -18,7 +18,8 @@ use crate::failure::Failure;
 
 pub use device::{Device, DeviceErrors};
 pub use domain::{
-    Domain, DomainMember, DomainQuorum, DomainVerdict, DomainVolume, Fence, MemberFence, RaceVerdict,
+    Domain, DomainMember, DomainQuorum, DomainVerdict, DomainVolume, Fence, MemberFence,
+    RaceVerdict,
 };
 pub use job::{ByteRange, Job, JobEnd, Progress};
 pub use keys::{

@@ -143,10 +143,8 @@ async fn commit(domains: &Domains, running: &Running, domain: Domain) -> CommitO
 
 /// Takes a member's access to all volumes away. Volumes that are not served, to anybody, are named.
 async fn revoke(domains: &Domains, domain: &Domain, member: &str) -> Result<Revoked, String> {
-    let (Some(fenced), Some(who)) = (
-        domain.state.fenced.get(member),
-        domain.members.get(member),
-    ) else {
+    let (Some(fenced), Some(who)) = (domain.state.fenced.get(member), domain.members.get(member))
+    else {
         return Err(format!("{member} is not fenced"));
     };
     let order = FenceOrder {

@@ -173,10 +173,7 @@ impl Mailbox {
         for member in suspects.difference(&before).cloned() {
             let domain = name();
             self.domains
-                .record(What::Domain(DomainEvent::MemberSuspect {
-                    domain,
-                    member,
-                }));
+                .record(What::Domain(DomainEvent::MemberSuspect { domain, member }));
         }
         for member in before.difference(&suspects).cloned() {
             if domain.members.contains_key(&member) {
@@ -188,12 +185,7 @@ impl Mailbox {
     }
 
     /// Writes what has changed, the directory first.
-    async fn tell(
-        &mut self,
-        volume: &Volume,
-        domain: &Domain,
-        now: Instant,
-    ) -> Result<(), String> {
+    async fn tell(&mut self, volume: &Volume, domain: &Domain, now: Instant) -> Result<(), String> {
         let Some(sequences) = &mut self.sequences else {
             return Ok(());
         };
@@ -250,10 +242,7 @@ pub(super) fn check(domain: &Domain, volumes: &[Arc<Volume>]) -> Result<(), Stri
 }
 
 /// The members of the slots, or a slot that is nobody's.
-fn group(
-    domain: &Domain,
-    slots: SlotSet,
-) -> ControlFlow<u16, std::collections::BTreeSet<String>> {
+fn group(domain: &Domain, slots: SlotSet) -> ControlFlow<u16, std::collections::BTreeSet<String>> {
     let mut group = std::collections::BTreeSet::new();
     for slot in slots.iter() {
         let mut members = domain.members.iter();

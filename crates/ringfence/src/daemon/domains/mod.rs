@@ -33,8 +33,8 @@ use super::audit::Audit;
 use crate::events::What;
 use crate::failure::Failure;
 use crate::iscsi::Service;
-pub(super) use running::Running;
 use running::Item;
+pub(super) use running::Running;
 
 /// The kind of document that a domain is kept as.
 pub(super) const KIND: &str = "domain";

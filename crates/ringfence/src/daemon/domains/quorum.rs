@@ -27,10 +27,7 @@ pub(super) async fn ask(
 }
 
 /// What the quorum device remembers, if it can be reached.
-pub(super) async fn probe(
-    domains: &Domains,
-    running: &Running,
-) -> Result<QuorumRegister, String> {
+pub(super) async fn probe(domains: &Domains, running: &Running) -> Result<QuorumRegister, String> {
     within(async {
         let _one = running.quorum.lock().await;
         read(domains, running).await
@@ -79,9 +76,9 @@ async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, S
 fn on_device(running: &Running) -> Result<(), String> {
     match running.domain().quorum.as_ref().map(|quorum| &quorum.place) {
         Some(QuorumPlace::Device { .. }) => Ok(()),
-        Some(QuorumPlace::Server { address, .. }) => {
-            Err(format!("this build does not reach quorum servers ({address})"))
-        }
+        Some(QuorumPlace::Server { address, .. }) => Err(format!(
+            "this build does not reach quorum servers ({address})"
+        )),
         None => Err("the domain has no quorum device".to_owned()),
     }
 }
@@ -96,7 +93,8 @@ async fn read(domains: &Domains, running: &Running) -> Result<QuorumRegister, St
     if bytes.is_empty() {
         return Ok(QuorumRegister::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| format!("its register is not understood: {error}"))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| format!("its register is not understood: {error}"))
 }
 
 /// Makes `next` durable, where it is another than what is there.

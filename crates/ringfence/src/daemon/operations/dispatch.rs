@@ -219,9 +219,9 @@ impl Handler for Operations {
                 self.fence(&domain, &member, methods, patience, operator, sink)
                     .map(Answer::Fence)
             }
-            Request::Unfence { domain, member } => self
-                .unfence(&domain, &member, operator)
-                .map(Answer::Domain),
+            Request::Unfence { domain, member } => {
+                self.unfence(&domain, &member, operator).map(Answer::Domain)
+            }
             Request::Events { since, follow } => {
                 self.events(since, follow, sink).map(|()| Answer::Done)
             }

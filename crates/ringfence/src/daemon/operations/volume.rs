@@ -134,8 +134,12 @@ impl Operations {
         };
         let (name, domain) = (volume.record().name.clone(), &domain.name);
         Err(if self.is_mailbox(volume) {
-            Failure::refused(format!("volume {name} is the mailbox of fence domain {domain}"))
-                .advise(format!("it goes with the domain: ringfence domain delete {domain}"))
+            Failure::refused(format!(
+                "volume {name} is the mailbox of fence domain {domain}"
+            ))
+            .advise(format!(
+                "it goes with the domain: ringfence domain delete {domain}"
+            ))
         } else {
             Failure::refused(format!("volume {name} is in fence domain {domain}")).advise(format!(
                 "take it out first: ringfence domain volume remove {domain} {name}"

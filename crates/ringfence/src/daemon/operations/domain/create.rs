@@ -109,7 +109,9 @@ impl Operations {
             }),
         };
         if place.is_none() && wanted.quorum_votes.is_some() {
-            return Err(Failure::usage("votes of a quorum device, and no such device"));
+            return Err(Failure::usage(
+                "votes of a quorum device, and no such device",
+            ));
         }
         let domain = Domain {
             uuid: Uuid::new_v4(),
@@ -247,13 +249,13 @@ impl Operations {
         let _shared = self.shared()?;
         let _changing = lock(&self.changing_domains);
         let running = self.domain(name)?;
-        let fenced = |domain: &Domain| -> BTreeSet<String> {
-            domain.state.fenced.keys().cloned().collect()
-        };
+        let fenced =
+            |domain: &Domain| -> BTreeSet<String> { domain.state.fenced.keys().cloned().collect() };
         let standing = fenced(&running.domain());
         let busy = || {
-            Failure::refused(format!("something is under way in domain {name}"))
-                .advise(format!("'ringfence domain show {name}' tells what; wait for its end"))
+            Failure::refused(format!("something is under way in domain {name}")).advise(format!(
+                "'ringfence domain show {name}' tells what; wait for its end"
+            ))
         };
         if let Some(first) = standing.first() {
             let names: Vec<&str> = standing.iter().map(String::as_str).collect();
@@ -273,8 +275,10 @@ impl Operations {
         }
         let domain = running.domain();
         let again = |failure: Failure| {
-            self.domains
-                .add(Running::new(domain.as_ref().clone(), running.extents().to_vec()));
+            self.domains.add(Running::new(
+                domain.as_ref().clone(),
+                running.extents().to_vec(),
+            ));
             failure
         };
         // Between the first look and the stop somebody may have been fenced.

@@ -40,7 +40,8 @@ impl Operations {
                 .collect();
             let failure = Failure::not_found(format!("there is no fence domain {name}"));
             match names.as_slice() {
-                [] => failure.advise("make one with: ringfence domain create NAME --volumes VOLUME,..."),
+                [] => failure
+                    .advise("make one with: ringfence domain create NAME --volumes VOLUME,..."),
                 names => failure.advise(format!("there are: {}", names.join(", "))),
             }
         })
@@ -90,7 +91,9 @@ fn wait(
 }
 
 fn unexpected(reply: &Reply) -> Failure {
-    Failure::failed(format!("the domain gave an answer of another kind: {reply:?}"))
+    Failure::failed(format!(
+        "the domain gave an answer of another kind: {reply:?}"
+    ))
 }
 
 /// What is wrong with a domain, as a failure.

@@ -63,10 +63,12 @@ impl Operations {
             )));
         }
         if volumes.is_empty() {
-            return Err(
-                Failure::refused(format!("{volume} is the only volume of domain {domain}"))
-                    .advise(format!("delete the domain with: ringfence domain delete {domain}")),
-            );
+            return Err(Failure::refused(format!(
+                "{volume} is the only volume of domain {domain}"
+            ))
+            .advise(format!(
+                "delete the domain with: ringfence domain delete {domain}"
+            )));
         }
         if let Some(member) = before.state.fenced.keys().next() {
             return Err(Failure::refused(format!(

@@ -1,0 +1,33 @@
+//! Fence domains: races, fencing methods, and a daemon that is killed in the middle of a fence.
+
+mod crash;
+mod lab;
+mod methods;
+mod races;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::targets::Target;
+use lab::Lab;
+
+/// Everything, each with a daemon of its own.
+///
+/// # Errors
+/// When a loser can write, a winner cannot, or somebody is told something else than what is so.
+pub fn run(context: &Context) -> Result<String> {
+    let mut lab = Lab::start(context, "domains-races")?;
+    let races = races::run(&lab).with_context(|| said(&lab, "races"))?;
+    lab.daemon.terminate()?;
+    let mut lab = Lab::start(context, "domains-methods")?;
+    methods::run(&mut lab).with_context(|| said(&lab, "methods"))?;
+    lab.daemon.terminate()?;
+    let mut lab = Lab::start(context, "domains-crash")?;
+    let crashes = crash::run(&mut lab, context.seed).with_context(|| said(&lab, "crash"))?;
+    lab.daemon.terminate()?;
+    Ok(format!("{races}; {crashes}"))
+}
+
+fn said(lab: &Lab, part: &str) -> String {
+    format!("{part}; the daemon said:\n{}", lab.daemon.log_tail())
+}
