@@ -124,7 +124,7 @@ fn serve(
         target: Arc::clone(&target),
         audit: Arc::clone(&audit),
     });
-    add_volumes(&pool, &domains, &control_handle, log)?;
+    add_volumes(&pool, &target, &domains, &control_handle, log)?;
     // It works beside the operators' requests and ends with the reactor.
     let kept = Arc::clone(&pool);
     drop(control_handle.spawn(move || async move { kept.keep().await }));
@@ -277,6 +277,7 @@ fn default_target_name() -> String {
 
 fn add_volumes(
     pool: &Pool<FileDevice>,
+    target: &Arc<Target<FileDevice>>,
     domains: &Arc<Domains>,
     control: &Handle,
     log: &EventLog,
@@ -292,8 +293,10 @@ fn add_volumes(
                 reason,
             });
         }
-        let domains = Arc::clone(domains);
-        on_reactor(control, move || async move { domains.serve(volume).await })?
+        let target = Arc::clone(target);
+        on_reactor(control, move || async move {
+            target.add_logical_unit(volume).await.map(|_| ())
+        })?
             .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
     }
     Ok(())

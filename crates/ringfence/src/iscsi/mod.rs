@@ -188,7 +188,9 @@ impl<D: BlockDevice> Service<D> {
     /// Ends all sessions of these initiators and waits until their I/O has ended and they are gone. Returns how many there
     /// were. After [`refuse_logins`](Self::refuse_logins) there will be no further ones.
     pub async fn cut(&self, initiators: &BTreeSet<String>) -> usize {
-        self.registry.cut(initiators).await
+        let sessions = self.registry.cut(initiators);
+        let (sessions, ()) = future::zip(sessions, self.target.cut(initiators)).await;
+        sessions
     }
 
     /// Asks for the end of a session; false when there is none of that identity. It ends when its commands have.

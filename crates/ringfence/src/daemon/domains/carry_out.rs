@@ -12,7 +12,7 @@ use target::{FenceError, FenceOrder};
 use uuid::Uuid;
 
 use super::running::Running;
-use super::{Domains, document, join, methods, quorum};
+use super::{Domains, document, methods, quorum};
 
 type PoolVolume = Arc<::volume::Volume<FileDevice>>;
 
@@ -157,7 +157,7 @@ async fn revoke(domains: &Domains, domain: &Domain, member: &str) -> Result<Revo
     for (name, result) in fence_all(domains, domain, &order).await {
         match result {
             Ok(_) => {}
-            Err(FenceError::NoSuchUnit(_) | FenceError::NotServed(_)) => {
+            Err(error) if error.counts_as_fenced() => {
                 revoked.not_served.insert(name);
             }
             Err(error) => failed.push(format!("{name}: {error}")),
@@ -176,27 +176,18 @@ pub(super) async fn fence_all(
     domain: &Domain,
     order: &FenceOrder,
 ) -> Vec<(String, Result<target::FenceDone, FenceError>)> {
-    let volumes = volumes(domains, domain);
-    let names: BTreeMap<u16, String> = volumes
+    let names: BTreeMap<Uuid, String> = volumes(domains, domain)
         .iter()
-        .map(|volume| (volume.lun(), volume.record().name.clone()))
+        .map(|volume| (volume.uuid(), volume.record().name.clone()))
         .collect();
-    let known: BTreeSet<Uuid> = volumes.iter().map(|volume| volume.uuid()).collect();
-    let luns: Vec<u16> = names.keys().copied().collect();
-    let mut results: Vec<_> = domains
-        .target
-        .fence_all(&luns, order)
-        .await
-        .into_iter()
-        .map(|(lun, result)| (names.get(&lun).cloned().unwrap_or_default(), result))
-        .collect();
-    // A volume of the domain that the pool does not have is served to nobody.
-    let gone = domain.volumes.difference(&known);
-    results.extend(gone.map(|volume| {
-        let why = "it is not in the pool".to_owned();
-        (volume.to_string(), Err(FenceError::NotServed(why)))
-    }));
-    results
+    // Those that the pool does not have are among them: they are served to nobody.
+    let all: Vec<Uuid> = domain.volumes.iter().copied().collect();
+    let results = domains.target.fence_all(&all, order).await.into_iter();
+    let named = results.map(|(volume, result)| {
+        let name = names.get(&volume).cloned();
+        (name.unwrap_or_else(|| volume.to_string()), result)
+    });
+    named.collect()
 }
 
 /// Gives a member its access back: what its fence left on the volumes and at the portals ends.
@@ -208,14 +199,18 @@ async fn restore(domains: &Domains, running: &Running, member: &str) -> Result<(
     if domain.is_fenced(member) {
         return Err(format!("{member} is still fenced"));
     }
-    let volumes = volumes(domains, &domain);
-    join(volumes.iter().map(|volume| async {
-        domains.target.unfence(volume.lun(), &who.initiators).await;
-        domains.refresh(volume).await;
-    }))
-    .await;
+    let all: Vec<Uuid> = domain.volumes.iter().copied().collect();
+    let results = domains.target.unfence(&all, &who.initiators).await;
+    let failed = results.into_iter().filter_map(|(volume, result)| {
+        let error = result.err().filter(|error| !error.counts_as_fenced())?;
+        Some(format!("{volume}: {error}"))
+    });
+    let failed: Vec<String> = failed.collect();
+    if !failed.is_empty() {
+        return Err(failed.join("; "));
+    }
     running.observed.lock().cut.remove(member);
-    domains.refuse_logins();
     domains.target.restore(&who.initiators);
+    domains.refuse_logins();
     Ok(())
 }

@@ -7,7 +7,7 @@ use event_listener::Event;
 use fencing::coordinator::Proof;
 use fencing::{Domain, Method};
 use parking_lot::Mutex;
-use target::{FenceError, FenceOrder, Ownership};
+use target::{FenceOrder, Ownership};
 
 use super::running::Running;
 use super::{Domains, carry_out, policy};
@@ -83,21 +83,29 @@ async fn reserve_release(
         heirs: Vec::new(),
         scsi2_owners: policy::owners(domain),
     };
-    let mut owned = 0;
+    // Where keys are registered RESERVE is not possible: there the keys say who has access, and those of the fenced one
+    // have gone.
+    let (mut owned, mut by_keys) = (0, 0);
     let mut without = Vec::new();
     for (name, result) in carry_out::fence_all(domains, domain, &order).await {
         match result {
-            Ok(done) => match done.owner {
-                Ownership::Taken(_) => owned += 1,
-                Ownership::Waiting | Ownership::NotAsked => without.push(name),
+            Ok(done) => match done.ownership {
+                Ownership::Owner(_) => owned += 1,
+                Ownership::Registrants => by_keys += 1,
+                Ownership::NobodyLoggedIn | Ownership::NotAsked => without.push(name),
+                Ownership::ReservedBy(nexus) => {
+                    return Err(format!("{} has reserved {name}", nexus.initiator.name));
+                }
             },
             // Nobody can use it; the owner takes it when it comes up.
-            Err(FenceError::NoSuchUnit(_) | FenceError::NotServed(_)) => {}
+            Err(error) if error.counts_as_fenced() => {}
             Err(error) => return Err(format!("{name}: {error}")),
         }
     }
     if without.is_empty() {
-        return Ok(format!("the other member owns {owned} volumes"));
+        return Ok(format!(
+            "the other member owns {owned} volumes, and {by_keys} by its keys"
+        ));
     }
     Err(format!(
         "no initiator of the other member is logged in to own {}",

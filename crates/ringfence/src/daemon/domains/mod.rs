@@ -4,9 +4,8 @@
 //! **What is durable.** A domain is a document of the pool. Only the task of a domain writes it, and only when the coordinator
 //! says so; what others see of it ([`Running::domain`]) is what is durable.
 //!
-//! **Never in between.** A logical unit comes to the target together with what the domains want of it
-//! ([`Domains::serve`]): under the lock `adopting`, which a domain that changes takes for itself. So a unit that comes up is
-//! either there when a fence goes round, or comes up with it.
+//! **Never in between.** The target keeps what the domains want of a volume whether the volume is served or not. So a unit that
+//! comes up is either there when a fence goes round, or comes up with it.
 
 mod carry_out;
 mod driver;
@@ -26,7 +25,7 @@ use ::volume::{Pool, Volume as PoolVolume};
 use fencing::Domain;
 use parking_lot::RwLock;
 use reactor::{FileDevice, Handle};
-use target::{AddError, Target, UnitPolicy};
+use target::{FenceOrder, Target, UnitPolicy};
 use uuid::Uuid;
 
 use super::audit::Audit;
@@ -58,7 +57,8 @@ pub(super) struct Domains {
     /// There from [`Domains::start`] on.
     service: OnceLock<Arc<Service<FileDevice>>>,
     table: RwLock<BTreeMap<Uuid, Arc<Running>>>,
-    adopting: async_lock::RwLock<()>,
+    /// What a volume is told of members and grants is told in the order in which it was decided.
+    refreshing: async_lock::Mutex<()>,
 }
 
 impl Domains {
@@ -71,7 +71,7 @@ impl Domains {
             audit: parts.audit,
             service: OnceLock::new(),
             table: RwLock::default(),
-            adopting: async_lock::RwLock::new(()),
+            refreshing: async_lock::Mutex::new(()),
         })
     }
 
@@ -91,6 +91,13 @@ impl Domains {
             table.insert(domain.uuid, Running::new(domain, document.extents));
         }
         *self.table.write() = table;
+        for volume in self.pool.volumes() {
+            let policy = self.policy(&volume);
+            if !policy.is_empty() {
+                // Nothing is served yet: there is nothing to fence, and nobody to wait for.
+                let _ = self.target.set_policy(volume.uuid(), policy).await;
+            }
+        }
         Ok(())
     }
 
@@ -100,6 +107,8 @@ impl Domains {
         let _ = self.service.set(Arc::clone(service));
         self.refuse_logins();
         for running in self.all() {
+            // There are no sessions of theirs: it only says that there must not be any.
+            service.cut(&running.cut()).await;
             self.spawn(running);
         }
     }
@@ -164,33 +173,27 @@ impl Domains {
         policy::unit_policy(record.uuid, &record.grants, domains)
     }
 
-    /// Gives a volume to the target, with what the domains want of it.
-    ///
-    /// # Errors
-    /// [`AddError`].
-    pub(super) async fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), AddError> {
-        let _adopting = self.adopting.read().await;
-        let policy = self.policy(&volume);
-        self.target
-            .add_logical_unit(volume, policy)
-            .await
-            .map(|_| ())
+    /// Brings a logical unit in line with the members of the domains and the grants to them. Returns when nobody who lost
+    /// access by that has I/O in flight. Who is fenced is not touched: that goes round by itself.
+    pub(super) async fn refresh(&self, volume: &PoolVolume<FileDevice>) {
+        let _refreshing = self.refreshing.lock().await;
+        self.refresh_now(volume).await;
     }
 
-    /// Brings a logical unit in line with the domains. Returns when nobody who lost access has I/O in flight.
-    pub(super) async fn refresh(&self, volume: &PoolVolume<FileDevice>) {
-        let policy = self.policy(volume);
-        // One that is not served comes up with its policy.
-        self.target.set_policy(volume.lun(), policy).await;
+    async fn refresh_now(&self, volume: &PoolVolume<FileDevice>) {
+        let policy = UnitPolicy {
+            fenced: BTreeSet::new(),
+            heirs: Vec::new(),
+            ..self.policy(volume)
+        };
+        // What stands in the way of a fence is the business of the one who fences.
+        let _ = self.target.set_policy(volume.uuid(), policy).await;
     }
 
     /// Makes the domain what it is to be for others, and waits until who lost access by that has no I/O in flight.
     async fn adopt(&self, running: &Running, domain: Domain) {
         let before = running.domain();
-        {
-            let _adopting = self.adopting.write().await;
-            running.adopt(domain);
-        }
+        running.adopt(domain);
         let after = running.domain();
         if before.volumes == after.volumes && before.members == after.members {
             return;
@@ -201,13 +204,26 @@ impl Domains {
     /// Brings all logical units in line after a change of a domain's members or volumes.
     pub(super) async fn follow(&self, before: &Domain, after: &Domain) {
         let grantee = policy::grantee_of(&after.name);
-        let gone = before.volumes.difference(&after.volumes);
-        let gone: BTreeSet<Uuid> = gone.copied().collect();
-        let everyone = || {
-            let members = before.members.values();
-            members.flat_map(|member| member.initiators.iter().cloned())
-        };
-        let fenced_nowhere: BTreeSet<String> = everyone().collect();
+        // A volume that joins is closed to those who are fenced before anybody hears that it has joined.
+        let new: Vec<Uuid> = after.volumes.difference(&before.volumes).copied().collect();
+        for (name, fenced) in &after.state.fenced {
+            if let Some(member) = after.members.get(name) {
+                let order = FenceOrder {
+                    initiators: member.initiators.clone(),
+                    heirs: fenced.heirs.clone(),
+                    scsi2_owners: Vec::new(),
+                };
+                for (volume, result) in self.target.fence_all(&new, &order).await {
+                    if let Err(error) = result {
+                        tracing::warn!(%volume, member = name, %error, "a volume that joins");
+                    }
+                }
+            }
+        }
+        let gone: Vec<Uuid> = before.volumes.difference(&after.volumes).copied().collect();
+        let members = before.members.values();
+        let everyone = members.flat_map(|member| member.initiators.iter().cloned());
+        self.target.unfence(&gone, &everyone.collect()).await;
         let concerned = self.pool.volumes().into_iter().filter(|volume| {
             let record = volume.record();
             before.volumes.contains(&record.uuid)
@@ -216,16 +232,8 @@ impl Domains {
                 || record.grants.contains_key(&grantee)
         });
         let concerned: Vec<_> = concerned.collect();
-        join(concerned.iter().map(|volume| {
-            let (gone, fenced_nowhere) = (&gone, &fenced_nowhere);
-            async move {
-                self.refresh(volume).await;
-                if gone.contains(&volume.uuid()) {
-                    self.target.unfence(volume.lun(), fenced_nowhere).await;
-                }
-            }
-        }))
-        .await;
+        let _refreshing = self.refreshing.lock().await;
+        join(concerned.iter().map(|volume| self.refresh_now(volume))).await;
     }
 
     /// Tells the portals whose logins to refuse.

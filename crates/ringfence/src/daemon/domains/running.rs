@@ -126,6 +126,16 @@ impl Running {
         self.observed.lock().suspects.contains(member)
     }
 
+    /// The initiators that are cut off.
+    pub(super) fn cut(&self) -> BTreeSet<String> {
+        let domain = self.domain();
+        let cut = &self.observed.lock().cut;
+        let members = cut.iter().filter_map(|name| domain.members.get(name));
+        members
+            .flat_map(|member| member.initiators.iter().cloned())
+            .collect()
+    }
+
     pub(super) fn give(&self, item: Item) {
         self.inbox.lock().push_back(item);
         self.bell.notify(usize::MAX);

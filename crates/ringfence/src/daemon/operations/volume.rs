@@ -112,13 +112,15 @@ impl Operations {
         let deleted = self.run(move || async move { pool.volume_delete(&owned).await })?;
         if let Err(error) = deleted {
             let failure = explain(&error);
-            return Err(match self.serve(volume) {
+            return Err(match self.serve(Arc::clone(&volume)) {
                 Ok(()) => failure,
                 Err(again) => failure.advise(format!(
                     "the volume is still there but not served ({again}): restart the daemon"
                 )),
             });
         }
+        let (target, uuid) = (Arc::clone(&self.target), volume.uuid());
+        self.run(move || async move { drop(target.forget_policy(uuid).await) })?;
         self.audit.log().record(What::VolumeDeleted {
             volume: name.to_owned(),
             forced: used.is_some(),
@@ -159,8 +161,8 @@ impl Operations {
         if let Some(access) = record.grants.get(initiator) {
             return *access;
         }
-        let unit = self.target.logical_unit(volume.lun());
-        let by_domain = unit.and_then(|unit| unit.policy().grants.get(initiator).copied());
+        let policy = self.target.policy(volume.uuid());
+        let by_domain = policy.grants.get(initiator).copied();
         by_domain.unwrap_or_else(|| record.access_of(initiator))
     }
 
@@ -194,10 +196,10 @@ impl Operations {
         Ok(())
     }
 
-    /// Gives the volume to the target, with what the domains want of it.
+    /// Gives the volume to the target, which knows what the domains want of it.
     pub(super) fn serve(&self, volume: Arc<PoolVolume<FileDevice>>) -> Result<(), Failure> {
-        let domains = Arc::clone(&self.domains);
-        self.run(move || async move { domains.serve(volume).await })?
+        let target = Arc::clone(&self.target);
+        self.run(move || async move { target.add_logical_unit(volume).await.map(|_| ()) })?
             .map_err(|error| Failure::failed(error.to_string()))
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use fencing::coordinator::Reply;
 use fencing::mailbox::{
-    Answer, AnswerVerdict, Directory, DirectoryMember, DirectoryVolume, HeadArea, HeadMember,
-    LastVerdict,
+    Answer, AnswerVerdict, Directory, DirectoryMember, HeadArea, HeadMember, LastVerdict,
 };
 use fencing::{ClaimVerdict, Domain, SlotSet};
 use reactor::FileDevice;
@@ -99,13 +98,9 @@ pub(super) fn directory(
             (member.slot, DirectoryMember { name, initiators })
         })
         .collect();
-    let volumes = volumes.iter().map(|volume| {
-        let record = volume.record();
-        DirectoryVolume {
-            name: record.name.clone(),
-            naa: record.naa.to_ascii_lowercase(),
-        }
-    });
+    let volumes = volumes
+        .iter()
+        .map(|volume| volume.record().naa.to_ascii_lowercase());
     Directory {
         members,
         volumes: volumes.collect(),

@@ -70,6 +70,10 @@ impl Operations {
             }
         };
         self.domains.add(Arc::clone(&running));
+        let domains = Arc::clone(&self.domains);
+        let refreshed = Arc::clone(&mailbox);
+        // Nobody may write beside his slot from the first moment on.
+        self.run(move || async move { domains.refresh(&refreshed).await })?;
         self.serve(mailbox)?;
         self.audit
             .log()
@@ -338,6 +342,8 @@ impl Operations {
         self.run(move || async move { target.remove_logical_unit(lun).await })?;
         let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
         let deleted = self.run(move || async move { pool.volume_delete(&owned).await })?;
+        let (target, uuid) = (Arc::clone(&self.target), volume.uuid());
+        self.run(move || async move { drop(target.forget_policy(uuid).await) })?;
         deleted.map_err(|error| explain(&error))
     }
 }
