@@ -36,6 +36,9 @@ enum Task {
     Sim(sim::Arguments),
     /// Measure ringfence beside tgt and beside a responder that touches no disk
     Bench(bench::Arguments),
+    /// One PREEMPT AND ABORT, for the loop that `bench --part fence` measures
+    #[command(hide = true)]
+    FenceOnce(bench::fence::Once),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run_task(&arguments),
         Task::Sim(arguments) => sim::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::FenceOnce(arguments) => bench::fence::once(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //! alternating runs. It prints figures with the project's bars beside them and judges nothing: the machine is shared.
 
 mod canned;
+pub mod fence;
 mod load;
 mod memory;
 mod process_cost;
@@ -69,6 +70,8 @@ enum Part {
     Moves,
     /// Pools of very many volumes
     Many,
+    /// Fencing a machine on many volumes beside loops of PREEMPT AND ABORT
+    Fence,
 }
 
 struct Workload {
@@ -212,6 +215,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let folder = place.path().join("many");
         let rows = volumes::many::measure(&folder, binary, few, many, rounds_of_moves)?;
         println!("{}", table::render(&rows, "-"));
+    }
+    if wanted(Part::Fence) {
+        let numbers: &[u16] = if arguments.quick {
+            &[1, 100]
+        } else {
+            &[1, 100, 1000]
+        };
+        let rounds = arguments.rounds.unwrap_or(3).min(5);
+        let rows = fence::measure(&place.path().join("fence"), binary, numbers, rounds)?;
+        println!("{}", table::render(&rows, "tgt, loop"));
     }
     println!("{}", machine()?);
     Ok(())

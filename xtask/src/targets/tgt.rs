@@ -17,6 +17,7 @@ pub struct Tgt {
     namespace: Option<String>,
     portals: Vec<SocketAddr>,
     control_port: String,
+    io_threads: Option<u32>,
     volumes: Vec<(PathBuf, u32)>,
     process: Option<Background>,
 }
@@ -36,6 +37,7 @@ impl Tgt {
             portals,
             // tgtd takes a 15-bit number here, which only names the socket of its own folder.
             control_port: (std::process::id() % 32_000 + 1).to_string(),
+            io_threads: None,
             volumes: Vec::new(),
             process: None,
         })
@@ -45,6 +47,13 @@ impl Tgt {
     #[must_use]
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Starts so many threads for each volume instead of tgt's sixteen.
+    #[must_use]
+    pub fn with_io_threads(mut self, threads: u32) -> Self {
+        self.io_threads = Some(threads);
         self
     }
 
@@ -87,6 +96,9 @@ impl Target for Tgt {
             None => Command::new("tgtd"),
         };
         tgtd.args(["-f", "-C", &self.control_port]);
+        if let Some(threads) = self.io_threads {
+            tgtd.args(["-t", &threads.to_string()]);
+        }
         // One portal here, the others by tgtadm. In a namespace of its own it may have all addresses: tgtd does not
         // take the same port twice.
         let (first, others) = self.portals.split_first().context("tgtd needs a portal")?;

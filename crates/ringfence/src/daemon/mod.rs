@@ -297,7 +297,7 @@ fn add_volumes(
         on_reactor(control, move || async move {
             target.add_logical_unit(volume).await.map(|_| ())
         })?
-            .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
+        .map_err(|error| Failure::failed(format!("volume {name} cannot be served: {error}")))?;
     }
     Ok(())
 }

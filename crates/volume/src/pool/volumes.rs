@@ -50,6 +50,25 @@ impl<D: BlockDevice> Pool<D> {
         Ok(())
     }
 
+    /// Takes back what was granted to `initiator`, as if it had never been named.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub async fn forget_grant(&self, volume: &str, initiator: &str) -> Result<(), PoolError> {
+        let mut inner = self.inner.lock().await;
+        self.settle(&mut inner).await?;
+        let volume = self.volume(volume)?;
+        let mut record = VolumeRecord::clone(&volume.record());
+        if record.grants.remove(initiator).is_none() {
+            return Ok(());
+        }
+        inner
+            .commit(vec![Change::Volume(Box::new(record.clone()))])
+            .await?;
+        volume.adopt(record, None);
+        Ok(())
+    }
+
     /// Sets what `initiator` (a name, `*`, or `domain:NAME` for the members of a fence domain) may do; `None` for a named initiator is stored too (it overrides `*`).
     ///
     /// # Errors

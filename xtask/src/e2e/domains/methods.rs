@@ -169,6 +169,11 @@ fn reserve_release(lab: &mut Lab, luns: &[scsi::Lun]) -> Result<()> {
             a.session.clear_unit_attentions(*lun)?;
         }
         if !restart {
+            // With keys on a volume RESERVE is not possible, and not needed.
+            for lun in luns {
+                a.session.register_and_ignore(*lun, 1, false)?;
+                a.session.clear(*lun, 1)?;
+            }
             let fence = ["fence", "pair", "b", "--method", "reserve-release"];
             let done = lab.daemon.cli_json(&fence)?;
             ensure!(done["proven"] == "reserve-release", "{done}");
