@@ -60,7 +60,7 @@ pub(super) async fn run(domains: Arc<Domains>, running: Arc<Running>) {
 /// Starts an action; its answer comes through the inbox.
 fn perform(domains: &Arc<Domains>, running: &Arc<Running>, action: Action) {
     match action {
-        Action::Reply { id, reply } => running.reply(id, reply),
+        Action::Reply { id, member, reply } => running.reply(id, member.as_deref(), reply),
         Action::Event(event) => {
             running.note(&event);
             let what = tell::what(&running.domain(), event, &mut running.askers.lock());

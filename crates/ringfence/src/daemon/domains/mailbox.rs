@@ -157,7 +157,8 @@ impl Mailbox {
                     domain: domain.name.clone(),
                     members: members.join(", "),
                 };
-                self.running.reply(claim.id, Reply::ClaimRefused(refused));
+                self.running
+                    .reply(claim.id, Some(name), Reply::ClaimRefused(refused));
             }
         }
     }

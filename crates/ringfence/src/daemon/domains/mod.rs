@@ -80,13 +80,8 @@ impl Domains {
     /// # Errors
     /// When one cannot be understood: who is fenced in it is not known then, and nothing may be served.
     pub(super) async fn load(&self) -> Result<(), Failure> {
-        let documents = self
-            .pool
-            .documents(KIND)
-            .await
-            .map_err(|error| Failure::failed(format!("the domains cannot be read: {error}")))?;
         let mut table = BTreeMap::new();
-        for document in documents {
+        for document in self.pool.documents(KIND).await {
             let domain = parse(&document)?;
             table.insert(domain.uuid, Running::new(domain, document.extents));
         }

@@ -49,6 +49,10 @@ pub(super) struct Observed {
     pub(super) answers: BTreeMap<String, (Uuid, Reply)>,
 }
 
+/// What an answer is known by: the identity of the request, and for a claim its member, since members choose the identities of
+/// their claims themselves and read each other's.
+type Asked = (Uuid, Option<String>);
+
 /// A domain and its inbox. The task that empties the inbox is in [`super::driver`].
 #[derive(Debug)]
 pub(in crate::daemon) struct Running {
@@ -61,9 +65,9 @@ pub(in crate::daemon) struct Running {
     pub(super) askers: Mutex<Askers>,
     inbox: Mutex<VecDeque<Item>>,
     bell: Bell,
-    waiting: Mutex<HashMap<Uuid, Vec<mpsc::Sender<Reply>>>>,
-    /// Claims that came through the mailbox: whose they are.
-    mailed: Mutex<HashMap<Uuid, String>>,
+    waiting: Mutex<HashMap<Asked, Vec<mpsc::Sender<Reply>>>>,
+    /// The last claim of each member that came through the mailbox.
+    mailed: Mutex<HashMap<String, Uuid>>,
     ended: AtomicBool,
     /// One at a time speaks to the quorum device.
     pub(super) quorum: async_lock::Mutex<()>,
@@ -153,35 +157,42 @@ impl Running {
         self.bell.listen()
     }
 
-    /// Gives `input`, whose answer has the identity `id`. The receiver ends without an answer when the domain is let go of.
-    pub(in crate::daemon) fn ask(&self, id: Uuid, input: Input) -> mpsc::Receiver<Reply> {
+    /// Gives `input`, whose answer has the identity `id`; a claim also says whose it is. The receiver ends without an answer
+    /// when the domain is let go of.
+    pub(in crate::daemon) fn ask(
+        &self,
+        id: Uuid,
+        member: Option<&str>,
+        input: Input,
+    ) -> mpsc::Receiver<Reply> {
         let (answer, receiver) = mpsc::channel();
-        self.waiting.lock().entry(id).or_default().push(answer);
+        let asked = (id, member.map(str::to_owned));
+        self.waiting.lock().entry(asked).or_default().push(answer);
         self.input(input);
         receiver
     }
 
     /// Nobody waits for this answer any more.
     pub(in crate::daemon) fn forget(&self, id: Uuid) {
-        self.waiting.lock().remove(&id);
+        self.waiting.lock().retain(|(other, _), _| *other != id);
         self.askers.lock().claims.remove(&id);
     }
 
     /// The claim `id` came through the mailbox of `member`.
     pub(super) fn mail(&self, id: Uuid, member: &str) {
-        let mut mailed = self.mailed.lock();
-        // A member has one claim at a time: what it claimed before is not answered any more.
-        mailed.retain(|_, whose| whose != member);
-        mailed.insert(id, member.to_owned());
+        self.mailed.lock().insert(member.to_owned(), id);
     }
 
     /// Hands an answer to those who wait for it.
-    pub(super) fn reply(&self, id: Uuid, reply: Reply) {
-        if let Some(member) = self.mailed.lock().get(&id) {
+    pub(super) fn reply(&self, id: Uuid, member: Option<&str>, reply: Reply) {
+        if let Some(member) = member
+            && self.mailed.lock().get(member) == Some(&id)
+        {
             let mut observed = self.observed.lock();
-            observed.answers.insert(member.clone(), (id, reply.clone()));
+            observed.answers.insert(member.to_owned(), (id, reply.clone()));
         }
-        let waiting = self.waiting.lock().remove(&id).unwrap_or_default();
+        let asked = (id, member.map(str::to_owned));
+        let waiting = self.waiting.lock().remove(&asked).unwrap_or_default();
         for answer in waiting {
             // Who does not wait any more does not need it.
             let _ = answer.send(reply.clone());

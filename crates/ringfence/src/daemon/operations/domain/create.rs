@@ -235,11 +235,8 @@ impl Operations {
         let record = document(&domain, extents.clone()).map_err(Failure::failed)?;
         let pool = Arc::clone(&self.pool);
         if let Err(error) = self.run(move || async move { pool.put_document(record).await })? {
-            let pool = Arc::clone(&self.pool);
-            for extent in extents {
-                let pool = Arc::clone(&pool);
-                self.run(move || async move { pool.release_quorum_region(extent).await })?;
-            }
+            let (pool, uuid) = (Arc::clone(&self.pool), domain.uuid);
+            self.run(move || async move { pool.release_quorum_region(uuid).await })?;
             return Err(explain(&error));
         }
         Ok(Running::new(domain, extents))

@@ -50,7 +50,7 @@ impl Operations {
     /// Changes a domain: durable and published when it returns.
     fn change(&self, running: &Arc<Running>, change: Change) -> Result<Domain, Failure> {
         let id = Uuid::new_v4();
-        let answer = running.ask(id, Input::Change { id, change });
+        let answer = running.ask(id, None, Input::Change { id, change });
         match wait(running, id, &answer, CHANGE_PATIENCE, || false)? {
             Some(Reply::Changed) => self.describe_domain(running),
             Some(Reply::Refused(error)) => Err(refused(&error)),

@@ -54,7 +54,7 @@ impl Operations {
                 epoch: epoch.unwrap_or_else(|| running.domain().state.epoch),
             };
             running.claimed_by(id, operator);
-            let answer = running.ask(id, Input::Claim(claim));
+            let answer = running.ask(id, Some(&racing.member), Input::Claim(claim));
             let reply = wait(&running, id, &answer, RACE_PATIENCE, || sink.is_gone())?;
             let verdict = match reply {
                 Some(Reply::Claim(answer)) => answer,
@@ -115,7 +115,7 @@ impl Operations {
             member: member.to_owned(),
             methods: (!methods.is_empty()).then_some(methods),
         };
-        let answer = running.ask(id, input);
+        let answer = running.ask(id, None, input);
         match wait(&running, id, &answer, patience, || sink.is_gone())? {
             Some(Reply::Fenced(done)) => Ok(Fence {
                 domain: name.to_owned(),
@@ -151,7 +151,7 @@ impl Operations {
             id,
             member: member.to_owned(),
         };
-        let answer = running.ask(id, input);
+        let answer = running.ask(id, None, input);
         match wait(&running, id, &answer, CHANGE_PATIENCE, || false)? {
             Some(Reply::Unfenced { .. }) => self.describe_domain(&running),
             Some(Reply::Refused(error)) => Err(refused(&error)),
