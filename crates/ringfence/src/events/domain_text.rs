@@ -245,11 +245,18 @@ mod tests {
                 domain: domain(),
                 member: member(),
                 epoch: 5,
-                by: Some(Operator { uid: 0, pid: 9 }),
+                by: Some(Operator::Local { uid: 0, pid: 9 }),
             },
         ]
         .map(|event| event.to_string());
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        domain d: a claims for a, b in epoch 3
+        domain d: race WON by a, b with 4 of 5 votes, the quorum device's among them, epoch 4; to be fenced: c
+        domain d: c has NO ACCESS to its 3 volumes any more and its I/O has ended (nobody can use v3)
+        domain d: stonith:qmp on c, attempt 2, FAILED: no such socket
+        domain d: c is FENCED, proven by fabric: 2 sessions ended
+        domain d: c has access again, epoch 5 by uid 0 (pid 9)
+        ");
     }
 
     #[test]

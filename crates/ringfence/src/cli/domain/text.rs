@@ -226,7 +226,27 @@ mod tests {
                 quorum_voted: true,
             }),
         };
-        insta::assert_snapshot!(describe(&domain), @"");
-        insta::assert_snapshot!(list(&[domain]), @"");
+        insta::assert_snapshot!(describe(&domain), @r"
+        Name        web
+        State       fenced
+        Epoch       3
+        Volumes     data,logs
+        Not served  logs
+        Mailbox     web-mailbox, LUN 2, 0x6
+        Quorum      device disk1, votes 1, LOST
+        Prefers     largest
+        Window      2000 ms
+        Votes       2, 2 needed to win
+        Last race   epoch 3, won by vm1 with 2 of 3 votes; fenced: vm2
+        UUID        7d2c
+
+        MEMBER  STATE   REGISTERED  VOTES  SESSIONS  METHODS             INITIATORS                   FENCED BY
+        vm1     member  yes             1         1  fabric,reservation  iqn.2026-11.com.example:vm1  -
+        vm2     fenced  no              1         1  fabric,reservation  iqn.2026-11.com.example:vm2  fabric (race, epoch 3)
+        ");
+        insta::assert_snapshot!(list(&[domain]), @r"
+        NAME  STATE   EPOCH  MEMBERS  FENCED  VOTES  VOLUMES
+        web   fenced      3        2  vm2         2  data,logs
+        ");
     }
 }

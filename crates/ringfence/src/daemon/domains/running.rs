@@ -189,7 +189,9 @@ impl Running {
             && self.mailed.lock().get(member) == Some(&id)
         {
             let mut observed = self.observed.lock();
-            observed.answers.insert(member.to_owned(), (id, reply.clone()));
+            observed
+                .answers
+                .insert(member.to_owned(), (id, reply.clone()));
         }
         let asked = (id, member.map(str::to_owned));
         let waiting = self.waiting.lock().remove(&asked).unwrap_or_default();
