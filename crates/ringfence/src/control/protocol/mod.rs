@@ -37,7 +37,8 @@ impl Envelope {
     }
 }
 
-/// One line of the daemon.
+/// One line of the daemon. There is one at a time on its way to the socket: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Frame {
