@@ -73,9 +73,10 @@ impl Coordinator {
         })
     }
 
-    /// Tells the winners, if every fence of the domain is proven and no race is being decided that may undo it.
+    /// Tells the winners, if every fence of the domain is proven, and nothing is under way that may have ended the epoch already.
     pub(super) fn tell_winners(&mut self) {
-        if self.race.is_closed() || self.domain.has_unproven_fence() {
+        let ending = self.race.is_closed() || self.commit_ends_epoch();
+        if ending || self.domain.has_unproven_fence() {
             return;
         }
         for Awaiting { id, member } in std::mem::take(&mut self.awaiting) {

@@ -39,6 +39,11 @@ pub(super) enum Why {
 }
 
 impl Committing {
+    /// It is more than the proof of a fence.
+    pub fn changes_domain(&self) -> bool {
+        self.why != Why::Proven
+    }
+
     pub fn wake_ms(&self) -> Option<u64> {
         self.again_at_ms
     }
@@ -62,6 +67,12 @@ impl Coordinator {
             self.commit(self.domain.clone(), Why::Proven);
         }
         false
+    }
+
+    /// Whether a commit is on its way, and may be durable already, that begins another epoch.
+    pub(super) fn commit_ends_epoch(&self) -> bool {
+        let commit = self.commit.as_ref();
+        commit.is_some_and(|commit| commit.next.state.epoch != self.domain.state.epoch)
     }
 
     /// Commits `next`, and with it every proof that there is.

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::commit::Committing;
 use super::{Action, Coordinator};
 use crate::claim::{Claim, ClaimRefusal};
 use crate::quorum::{QUORUM_LIMIT_MS, QuorumAnswer, QuorumAsk, QuorumRegister};
@@ -229,7 +230,7 @@ impl Coordinator {
         };
         if self.standing.is_empty() {
             self.race = Race::Idle;
-        } else if due {
+        } else if due && !self.commit.as_ref().is_some_and(Committing::changes_domain) {
             let ticket = self.ticket();
             if let Race::Open { survey, .. } = &mut self.race {
                 *survey = Look::Made {
@@ -257,7 +258,8 @@ impl Coordinator {
         if made != ticket {
             return;
         }
-        if old {
+        // A commit that is under way may fence or unfence somebody: what the race is about is known after it.
+        if old || self.commit.as_ref().is_some_and(Committing::changes_domain) {
             *look = Look::Due;
             return;
         }
