@@ -6,6 +6,7 @@ mod e2e;
 mod fuzz;
 mod packages;
 mod process;
+mod races;
 mod random;
 mod sim;
 mod targets;
@@ -32,7 +33,7 @@ enum Task {
     Vm(vm_command::Arguments),
     /// Fuzz the parsers of everything that comes from outside
     Fuzz(fuzz::Arguments),
-    /// Run model-checked campaigns over the volume manager on simulated disks
+    /// Run model-checked campaigns: the volume manager on simulated disks, or races of fence domains
     Sim(sim::Arguments),
     /// Measure ringfence beside tgt and beside a responder that touches no disk
     Bench(bench::Arguments),

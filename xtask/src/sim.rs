@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::context::Context;
 use crate::process::{finish, run_within, tail};
+use crate::races;
 use crate::targets::TargetKind;
 
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
@@ -23,24 +24,30 @@ pub struct Arguments {
     /// Go on until so many crashes were made, opened and checked
     #[arg(long, default_value_t = 100_000)]
     crash_points: u64,
+    /// Races between the members of fence domains, instead of the volume manager
+    #[arg(long)]
+    pub domains: bool,
+    /// How many histories, with --domains
+    #[arg(long, default_value_t = 100_000, requires = "domains")]
+    pub histories: u64,
     /// Seed of the first history; the others follow it. By default another one each time; it is printed
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// End after so many minutes at the latest
     #[arg(long)]
-    minutes: Option<f64>,
+    pub minutes: Option<f64>,
     /// Run the history of --seed alone, as a failed run printed it
     #[arg(long, requires = "seed")]
-    replay: bool,
+    pub replay: bool,
     /// Tell everything that is done, with --replay
     #[arg(long, requires = "replay")]
-    trace: bool,
+    pub trace: bool,
     /// Go on after a failure
     #[arg(long)]
-    keep_going: bool,
+    pub keep_going: bool,
     /// Build a defect into the test: it must be found
     #[arg(long)]
-    plant: Option<String>,
+    pub plant: Option<String>,
 }
 
 /// Runs a campaign; it prints its progress, a summary, and how a failure is replayed.
@@ -48,6 +55,9 @@ pub struct Arguments {
 /// # Errors
 /// When a promise was broken.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.domains {
+        return races::run(arguments);
+    }
     let context = Context::new(arguments.seed, TargetKind::Ringfence)?;
     let mut campaign = Command::new(build(&context)?);
     println!("seed {}", context.seed);

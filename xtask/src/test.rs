@@ -10,6 +10,7 @@ use crate::e2e::{cli, demo, domains, guests, hostile, kill9, libiscsi, qemu, sto
 use crate::fuzz;
 use crate::packages;
 use crate::process::run_within;
+use crate::races;
 use crate::sim;
 use crate::targets::TargetKind;
 use crate::targets::layout::Layout;
@@ -89,6 +90,12 @@ const STEPS: &[Step] = &[
         about: "a short campaign over the volume manager on simulated disks",
         real_clients: false,
         run: sim::short_run,
+    },
+    Step {
+        name: "races",
+        about: "a short campaign of races between the members of fence domains",
+        real_clients: false,
+        run: races::short_run,
     },
     Step {
         name: "cli",
