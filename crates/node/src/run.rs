@@ -334,7 +334,15 @@ impl Runner {
             Event::LinkUp { slot } => {
                 format!("link to {}", self.names(SlotSet::one(*slot)).concat())
             }
-            Event::LinkDown { slot, silent_ms } => {
+            Event::LinkDown {
+                slot, left: true, ..
+            } => {
+                let name = self.names(SlotSet::one(*slot)).concat();
+                format!("{name} stops in order")
+            }
+            Event::LinkDown {
+                slot, silent_ms, ..
+            } => {
                 let name = self.names(SlotSet::one(*slot)).concat();
                 format!("no link to {name}: no answer for {silent_ms} ms")
             }

@@ -87,11 +87,14 @@ impl Node {
             let link = peer.is_linked(self.now_ms, self.settings.timeout_ms);
             if link != peer.link {
                 peer.link = link;
-                let silent_ms = self.now_ms.saturating_sub(peer.echoed.unwrap_or_default());
+                let silent_ms = self
+                    .now_ms
+                    .saturating_sub(peer.echoed.unwrap_or(self.now_ms));
                 changes.push(match link {
                     true => Event::LinkUp { slot: *slot },
                     false => Event::LinkDown {
                         slot: *slot,
+                        left: peer.left,
                         silent_ms,
                     },
                 });

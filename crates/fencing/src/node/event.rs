@@ -16,6 +16,8 @@ pub enum Event {
     LinkDown {
         /// To whom.
         slot: u16,
+        /// It has stopped in order.
+        left: bool,
         /// How long ago the peer echoed what this node sent, in milliseconds.
         silent_ms: u64,
     },

@@ -7,6 +7,7 @@ pub mod events;
 pub mod grant;
 pub mod job;
 pub mod keys;
+pub mod node;
 pub mod output;
 pub mod pool;
 pub mod progress;
@@ -116,6 +117,8 @@ pub enum Command {
     Session(session::SessionCommand),
     /// The audit trail: who registered, reserved, preempted, was fenced, and by whom
     Events(events::EventsArgs),
+    /// In a member of a fence domain: watch the other members, and race for the group when they vanish
+    Node(Box<::node::NodeArgs>),
     /// See it work: three initiators, a split, a fence, a crash, in under 20 seconds
     Demo(demo::DemoArgs),
 }
@@ -195,6 +198,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys(args) => keys::run(&context, args),
         Command::Session(command) => session::run(&context, command),
         Command::Events(args) => events::run(&context, &args),
+        Command::Node(args) => node::run(&context, &args),
         Command::Demo(args) => demo::run(&context, &args),
     }
 }
