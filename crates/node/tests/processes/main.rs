@@ -1,6 +1,8 @@
 //! Real node processes over one file as mailbox, a network that is cut direction by direction, and a head that decides
 //! by the plain rule. What is tested is what the core's own tests cannot: processes, sockets, direct I/O, hooks, watchdog.
 
+#![allow(clippy::unwrap_used)]
+
 mod cluster;
 
 use std::time::Duration;
