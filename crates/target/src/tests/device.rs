@@ -27,6 +27,8 @@ struct Content {
     chunks: BTreeMap<u64, Box<[u8; CHUNK as usize]>>,
     /// The first [`LOG_MAX`] writes.
     log: Vec<Landed>,
+    /// Writes and zeroes that have landed.
+    landed: u64,
     /// Writes of one block of 512 bytes by their first byte.
     blocks: BTreeMap<u8, usize>,
     watched: Range<u64>,
@@ -96,6 +98,7 @@ pub struct TestDevice {
     pub dawdle: AtomicBool,
     pub fail_writes: AtomicBool,
     pub fail_reads: AtomicBool,
+    flush_count: AtomicU64,
     /// Goes on while somebody sleeps.
     clock_ms: AtomicU64,
 }
@@ -110,6 +113,7 @@ impl TestDevice {
             dawdle: AtomicBool::new(false),
             fail_writes: AtomicBool::new(false),
             fail_reads: AtomicBool::new(false),
+            flush_count: AtomicU64::new(0),
             clock_ms: AtomicU64::new(0),
         }
     }
@@ -127,6 +131,16 @@ impl TestDevice {
     /// Counts what lands in `range` from now on.
     pub fn watch(&self, range: Range<u64>) {
         self.content.lock().watched = range;
+    }
+
+    /// How many writes have landed.
+    pub fn landed(&self) -> u64 {
+        self.content.lock().landed
+    }
+
+    /// How many flushes have begun.
+    pub fn flush_count(&self) -> u64 {
+        self.flush_count.load(SeqCst)
     }
 
     /// How many writes have landed in the range that is watched.
@@ -200,6 +214,7 @@ impl BlockDevice for TestDevice {
         self.check(offset, data.len() as u64, &self.fail_writes)?;
         let mut content = self.content.lock();
         content.landings += u64::from(content.watched.contains(&offset));
+        content.landed += 1;
         content.write(offset, &data);
         let landed = Landed {
             offset,
@@ -216,6 +231,7 @@ impl BlockDevice for TestDevice {
     }
 
     async fn flush(&self) -> io::Result<()> {
+        self.flush_count.fetch_add(1, SeqCst);
         self.flushes.pass().await;
         self.check(0, 0, &self.fail_writes)
     }
@@ -226,6 +242,7 @@ impl BlockDevice for TestDevice {
         self.check(offset, length, &self.fail_writes)?;
         let mut content = self.content.lock();
         content.landings += u64::from(content.watched.contains(&offset));
+        content.landed += 1;
         let mut at = offset;
         while at < offset + length {
             let end = (at / CHUNK + 1) * CHUNK;

@@ -6,10 +6,14 @@ mod blocks;
 mod chaos;
 mod copying;
 mod device;
+mod domain_crashes;
+mod domain_stress;
+mod domains;
 mod exclusion;
 mod fence;
 mod identity;
 mod lost;
+mod mailbox;
 mod queued;
 mod random;
 mod reserving;
@@ -108,7 +112,16 @@ impl World {
     }
 
     pub async fn with(block_size: BlockSize) -> Self {
-        let device = Arc::new(TestDevice::new(256 << 20));
+        Self::on_with(TestDevice::new(256 << 20), block_size).await
+    }
+
+    /// The same on another device.
+    pub async fn on(device: TestDevice) -> Self {
+        Self::on_with(device, BlockSize::B512).await
+    }
+
+    async fn on_with(device: TestDevice, block_size: BlockSize) -> Self {
+        let device = Arc::new(device);
         let pool = Pool::open(Vec::new(), uuid::Uuid::from_u128(1))
             .await
             .unwrap();
