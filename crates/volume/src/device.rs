@@ -215,16 +215,22 @@ impl<D: BlockDevice> Device<D> {
         limit: Duration,
         operation: impl Future<Output = T>,
     ) -> Option<T> {
-        let done = async { Some(operation.await) };
-        let given_up = async {
-            self.sleep(limit).await;
-            None
-        };
-        let result = futures_lite::future::or(done, given_up).await;
+        let result = self.at_most(limit, operation).await;
         if result.is_none() {
             self.count_hang();
         }
         result
+    }
+
+    /// Waits for anything for at most `limit` on the device's clock; `None` when it was given up, which says nothing of the
+    /// device.
+    pub async fn at_most<T>(&self, limit: Duration, waiting: impl Future<Output = T>) -> Option<T> {
+        let done = async { Some(waiting.await) };
+        let given_up = async {
+            self.sleep(limit).await;
+            None
+        };
+        futures_lite::future::or(done, given_up).await
     }
 
     /// As [`Device::within`], with an error that tells what was given up.

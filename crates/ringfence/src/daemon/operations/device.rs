@@ -259,6 +259,11 @@ impl Operations {
                     None => list.remove(&path),
                 };
                 undone.map_err(|error| unwritten(&error))?;
+                drop(list);
+                // A volume may have been opened anew before it came to that.
+                if let Err(failure) = self.serve_what_can_be() {
+                    tracing::warn!(device = name, %failure, "not all volumes are served");
+                }
                 return Err(explain(&error));
             }
         }

@@ -12,14 +12,12 @@ use super::plexes::{devices_of, new_job};
 use super::start::Draft;
 use super::{JobError, JobInfo};
 use crate::block_device::BlockDevice;
-use crate::config::{Change, DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
-use crate::device::Device;
-use crate::label;
+use crate::config::{DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
 use crate::page_store::ReplicaHealth;
 use crate::page_store::verdict::majority;
 use crate::pool::keep::{PoolEvent, stale_in};
 use crate::pool::placement::Placing;
-use crate::pool::{DeviceInfo, DeviceSource, Inner, Pool, PoolError};
+use crate::pool::{Inner, Pool, PoolError};
 use crate::volume::Volume;
 
 /// How long an operator waits for the keeper to take plexes out: longer than that takes when their copies answer.
@@ -38,7 +36,7 @@ struct Move {
 }
 
 /// The plexes of a volume that take part and have something on `device`.
-fn attached_on<D: BlockDevice>(volume: &Volume<D>, device: Uuid) -> Vec<Uuid> {
+pub(super) fn attached_on<D: BlockDevice>(volume: &Volume<D>, device: Uuid) -> Vec<Uuid> {
     let record = volume.record();
     let plexes = record.plexes.iter();
     plexes
@@ -304,7 +302,7 @@ impl<D: BlockDevice> Pool<D> {
 
     /// Has the plexes of a volume on a device that is out of use taken out. Returns when they are, when that has been
     /// tried without success, and after a while in any case.
-    async fn detach_soon(&self, volume: &Arc<Volume<D>>, device: Uuid) {
+    pub(super) async fn detach_soon(&self, volume: &Arc<Volume<D>>, device: Uuid) {
         self.keeper.not_hopeless(volume.uuid());
         let clock = self.handle_of(device);
         let (Some(clock), true) = (clock, self.keeper.is_running()) else {
@@ -321,185 +319,7 @@ impl<D: BlockDevice> Pool<D> {
         }
     }
 
-    /// Before a device is opened anew: no plex on it may take part in a volume that others have copies of, because what the
-    /// old handle lost would count as present. Those that can be are detached.
-    async fn check_nothing_attached(&self, device: Uuid, name: &str) -> Result<(), PoolError> {
-        let snapshot = self.snapshot().await;
-        let in_service = snapshot.devices.get(&device).is_some_and(|d| d.is_online());
-        if in_service && snapshot.unusable(device).is_none() {
-            return Err(JobError::InService { name: name.into() }.into());
-        }
-        for volume in self.volumes() {
-            // With one plex and no region log there is nobody to compare it with.
-            if volume.fault().is_some()
-                || volume.regions() == 0
-                || attached_on(&volume, device).is_empty()
-            {
-                continue;
-            }
-            if !self.keeper.state.lock().config_lost {
-                self.detach_soon(&volume, device).await;
-            }
-            let left = attached_on(&volume, device);
-            if left.is_empty() {
-                continue;
-            }
-            let record = volume.record();
-            if self.keeper.state.lock().config_lost {
-                // Nobody can be detached until it has a quorum again.
-                return Err(JobError::NoQuorum {
-                    volume: record.name.clone(),
-                    device: name.into(),
-                }
-                .into());
-            }
-            let only = self.only_in(&volume, &record, &left);
-            return Err(JobError::StillAttached {
-                volume: record.name.clone(),
-                device: name.into(),
-                bytes: only.iter().map(|range| range.length_bytes).sum(),
-            }
-            .into());
-        }
-        Ok(())
-    }
-
-    /// Lets go of the handle of a device that failed, so that it can be opened anew.
-    ///
-    /// # Errors
-    /// [`JobError::InService`], [`JobError::StillBusy`].
-    pub async fn device_release(&self, name: &str) -> Result<(), PoolError> {
-        let record = self.device_record(name).await?;
-        let inner = self.inner.lock().await;
-        let Some(device) = inner.devices.get(&record.uuid) else {
-            return Ok(());
-        };
-        let name = name.to_owned();
-        if device.is_online() {
-            return Err(JobError::InService { name }.into());
-        }
-        device
-            .release()
-            .map_err(|_| JobError::StillBusy { name }.into())
-    }
-
-    /// Takes a device back that failed or was missing: newly opened, with its own label. What it missed is copied to it.
-    ///
-    /// # Errors
-    /// [`JobError::WrongDevice`], [`JobError::InService`], [`JobError::StillBusy`]; nothing was changed then.
-    pub async fn device_online(
-        &self,
-        name: &str,
-        source: DeviceSource<D>,
-    ) -> Result<DeviceInfo, PoolError> {
-        let record = self.device_record(name).await?;
-        let wrong = |problem: String| JobError::WrongDevice {
-            name: name.into(),
-            path: source.path.clone(),
-            problem,
-        };
-        let uuid = record.uuid;
-        let offered = Device::new(
-            uuid,
-            name.into(),
-            source.path.clone(),
-            source.device.clone(),
-        );
-        offered.flush().await?;
-        let label = label::read(&offered)
-            .await
-            .map_err(|error| wrong(error.to_string()))?;
-        let pool = self.uuid().await;
-        if Some(label.pool) != pool || label.device != uuid {
-            return Err(wrong("its label is of another device".into()).into());
-        }
-        if label.areas.data_offset_bytes != record.data_offset_bytes
-            || label.areas.data_length_bytes != record.data_length_bytes
-        {
-            return Err(wrong("its areas are not those of the configuration".into()).into());
-        }
-        self.check_nothing_attached(uuid, name).await?;
-        let mut inner = self.inner.lock().await;
-        let mut opened = false;
-        if let Err(error) = self.settle(&mut inner).await {
-            // This device may be what the configuration lacks for a quorum.
-            match inner.devices.get(&uuid) {
-                Some(device) if !device.is_online() && device.abandoned() == 0 => {
-                    device.bring_online(source.device.clone(), source.path.clone());
-                }
-                _ => return Err(error),
-            }
-            opened = true;
-            self.settle(&mut inner).await?;
-        }
-        // It may have been removed meanwhile.
-        let record = inner.config()?.devices.get(&uuid).cloned();
-        let record = record.ok_or_else(|| PoolError::NoSuchDevice { name: name.into() })?;
-        let known = inner.devices.contains_key(&uuid);
-        match inner.devices.get(&uuid) {
-            Some(_) if opened => {}
-            Some(device) if device.is_online() && record.failed.is_none() => {
-                return Err(JobError::InService { name: name.into() }.into());
-            }
-            Some(device) if device.abandoned() > 0 => {
-                return Err(JobError::StillBusy { name: name.into() }.into());
-            }
-            Some(device) => device.bring_online(source.device, source.path.clone()),
-            None => {
-                inner.devices.insert(uuid, Arc::new(offered));
-            }
-        }
-        if known
-            && let Some(config) = &mut inner.config
-            && let Err(error) = config.repair(uuid).await
-        {
-            // The keeper tries again; if the commit below needs this copy for its quorum, it says so.
-            tracing::warn!(device = name, %error, "the copy of the configuration is not current yet");
-        }
-        let changed = DeviceRecord {
-            path: source.path.clone(),
-            failed: None,
-            ..record
-        };
-        inner.commit(vec![Change::Device(changed)]).await?;
-        // Volumes that use it now write to the new incarnation.
-        for volume in self.volumes() {
-            let record = volume.record();
-            let concerned =
-                volume.fault().is_none() && record.extents().any(|extent| extent.device == uuid);
-            if concerned && let Ok(layout) = volume.prepare_layout(&record, &inner.devices) {
-                volume.publish(VolumeRecord::clone(&record), layout);
-            }
-        }
-        // And those that could not be served without it are opened again.
-        let mut served = Vec::new();
-        for volume in self.volumes() {
-            let record = VolumeRecord::clone(&volume.record());
-            let concerned =
-                volume.fault().is_some() && record.extents().any(|extent| extent.device == uuid);
-            if concerned
-                && self
-                    .open_in_place(&mut inner, record)
-                    .await?
-                    .fault()
-                    .is_none()
-            {
-                served.push(volume.record().name.clone());
-            }
-        }
-        drop(inner);
-        self.keeper.device_is_back(uuid);
-        self.keeper.tell(PoolEvent::DeviceBack {
-            device: name.into(),
-        });
-        for volume in served {
-            self.keeper.tell(PoolEvent::VolumeServedAgain { volume });
-        }
-        self.keeper.wake();
-        self.device(name).await
-    }
-
-    async fn device_record(&self, name: &str) -> Result<DeviceRecord, PoolError> {
+    pub(super) async fn device_record(&self, name: &str) -> Result<DeviceRecord, PoolError> {
         let inner = self.inner.lock().await;
         let found = match &inner.config {
             Some(config) => config.config().devices.values().find(|d| d.name == name),

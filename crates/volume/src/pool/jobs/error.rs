@@ -98,17 +98,15 @@ pub enum JobError {
         /// The device.
         name: String,
     },
-    /// A plex on the device takes part, because nobody else has what it has.
+    /// A volume that has to be opened anew does not come to rest.
     #[error(
-        "volume {volume} has its only valid copy of {bytes} bytes on device {device}; what was written to it and not flushed may be lost, so it is not taken back while the volume is served: stop the daemon in order and start it again; nothing was changed"
+        "volume {volume} has its only valid copy of something on device {device} and has to be opened anew with it, but it has operations in flight that do not end; try again when its other devices answer"
     )]
-    StillAttached {
+    NotAtRest {
         /// The volume.
         volume: String,
         /// The device.
         device: String,
-        /// How many.
-        bytes: u64,
     },
     /// A plex on the device takes part, and the configuration has no quorum to say that it does not any more.
     #[error(
@@ -177,7 +175,7 @@ impl JobError {
             | JobError::Changed { .. }
             | JobError::InService { .. }
             | JobError::StillBusy { .. }
-            | JobError::StillAttached { .. }
+            | JobError::NotAtRest { .. }
             | JobError::NoQuorum { .. }
             | JobError::QuorumNeeds { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,

@@ -22,6 +22,7 @@ mod devices;
 mod error;
 mod finish;
 mod moved;
+mod online;
 mod plexes;
 mod progress;
 mod start;

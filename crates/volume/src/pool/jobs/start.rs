@@ -210,6 +210,7 @@ impl<D: BlockDevice> Pool<D> {
             let name = || base.name.clone();
             let current = inner.config()?.volumes.get(&base.uuid);
             let current = current.ok_or_else(|| PoolError::NoSuchVolume { name: name() })?;
+            self.check_current(volume)?;
             if !same_shape(current, base) {
                 return Err(JobError::Changed { volume: name() }.into());
             }

@@ -15,6 +15,7 @@ use super::state::Trouble;
 use super::{Decision, PoolEvent, Snapshot, View, decide, position, region_count, stale_in};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Plex, PlexState, VolumeRecord};
+use crate::pool::jobs::JobError;
 use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 use crate::volume::regions::DetachError;
@@ -30,7 +31,7 @@ const ROUNDS: usize = crate::config::MAX_PLEXES + 1;
 
 impl<D: BlockDevice> Pool<D> {
     /// Notes what the data path reported.
-    pub(super) fn note(&self, report: Report, now: Duration) {
+    pub(in crate::pool) fn note(&self, report: Report, now: Duration) {
         // What is said of a plex that takes no part is old: it must not count against it when it comes back.
         let volumes = self.volumes();
         let volume = volumes.iter().find(|v| v.uuid() == report.volume);
@@ -266,8 +267,10 @@ impl<D: BlockDevice> Pool<D> {
                 .await;
             let error = match changed {
                 Ok(()) => break,
-                // Deleted meanwhile.
-                Err(PoolError::NoSuchVolume { .. }) => return,
+                // Deleted meanwhile, or opened anew.
+                Err(PoolError::NoSuchVolume { .. } | PoolError::Job(JobError::Changed { .. })) => {
+                    return;
+                }
                 Err(error) => error,
             };
             if std::mem::take(&mut first) {

@@ -38,6 +38,7 @@ use event_listener::Event;
 use futures_lite::future::or;
 use uuid::Uuid;
 
+use super::jobs::JobError;
 use super::{Pool, PoolError};
 use crate::block_device::BlockDevice;
 use crate::config::{Change, DeviceRecord, Plex, VolumeRecord};
@@ -125,6 +126,16 @@ impl<D: BlockDevice> Keeper<D> {
         let mut state = self.state.lock();
         let known = state.volumes.entry(volume).or_default();
         known.hopeless.clear();
+    }
+
+    /// Forgets what was reported of a volume that is opened anew.
+    pub(super) fn forget_troubles(&self, volume: Uuid) {
+        let mut state = self.state.lock();
+        let known = state.volumes.entry(volume).or_default();
+        known.trouble.clear();
+        known.hopeless.clear();
+        known.attach.clear();
+        known.drained = None;
     }
 
     /// Whether [`Pool::keep`] runs.
@@ -311,6 +322,7 @@ impl<D: BlockDevice> Pool<D> {
         let before = before.ok_or_else(|| PoolError::NoSuchVolume {
             name: volume.record().name.clone(),
         })?;
+        self.check_current(volume)?;
         let mut record = before.clone();
         change(&mut record)?;
         if record == *before && also.is_empty() {
@@ -324,6 +336,18 @@ impl<D: BlockDevice> Pool<D> {
         inner.commit(changes).await?;
         volume.publish(record, layout);
         Ok(())
+    }
+
+    /// Under the pool's lock: whoever changes the record of a volume puts it in place in the object that is in use.
+    ///
+    /// # Errors
+    /// [`JobError::Changed`] when the volume was opened anew since `volume` was looked up.
+    pub(super) fn check_current(&self, volume: &Arc<Volume<D>>) -> Result<(), PoolError> {
+        if self.volumes().iter().any(|now| Arc::ptr_eq(now, volume)) {
+            return Ok(());
+        }
+        let volume = volume.record().name.clone();
+        Err(JobError::Changed { volume }.into())
     }
 
     /// After a change that failed: waits until its outcome is known, and returns what the record is now.
