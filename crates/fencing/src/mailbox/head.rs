@@ -46,6 +46,9 @@ pub struct HeadMember {
     pub suspect: bool,
     /// The epoch in which it was fenced; `None` for a member that has access.
     pub fenced: Option<u64>,
+    /// Its fence is decided and not yet proven: something of it may still be in flight.
+    #[serde(default)]
+    pub unproven: bool,
 }
 
 /// The last verdict of a race.
@@ -129,6 +132,15 @@ impl HeadArea {
             known.map_or_else(|| format!("slot {slot}"), |member| member.name.clone())
         };
         slots.iter().map(name).collect()
+    }
+
+    /// Members whose fence is decided and not yet proven.
+    pub fn unproven(&self) -> SlotSet {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.unproven)
+            .map(|(slot, _)| *slot)
+            .collect()
     }
 
     /// Members that have access.

@@ -37,6 +37,7 @@ fn longest_head() -> HeadArea {
         registered: false,
         suspect: false,
         fenced: Some(u64::MAX),
+        unproven: false,
     };
     let mut answer = Answer::refused(Uuid::max(), u64::MAX, &"\"".repeat(500));
     answer.winners = all;

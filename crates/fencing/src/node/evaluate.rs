@@ -260,7 +260,12 @@ impl Node {
             .head
             .as_ref()
             .and_then(|head| head.members.get(&self.settings.slot));
-        let whole = self.peers.values().all(|peer| peer.missing_until.is_none());
+        // Somebody whose fence is not proven may still write.
+        let proven = self
+            .head
+            .as_ref()
+            .is_some_and(|head| head.unproven().is_empty());
+        let whole = proven && self.peers.values().all(|peer| peer.missing_until.is_none());
         let viewed = self.view.is_some_and(|view| view.members == self.group);
         let registered = me.is_some_and(|me| me.registered) && self.is_registered();
         if self.storage && whole && viewed && registered {

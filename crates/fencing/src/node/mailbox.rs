@@ -4,7 +4,12 @@ use super::event::Event;
 use super::machine::{Node, RETRY_PAUSES_MS};
 use super::peer::Peer;
 use super::{Hook, LostCause, MailboxRead, Output};
-use crate::mailbox::{AnswerVerdict, HeadArea, MemberSlot, Status};
+use crate::mailbox::{AnswerVerdict, HeadArea, LastVerdict, MemberSlot, Status};
+
+/// Whether all that were fenced for a verdict are, with proof.
+fn is_proven(head: &HeadArea, verdict: &LastVerdict) -> bool {
+    head.unproven().and(verdict.fenced).is_empty()
+}
 
 /// A node that is started anew goes on with the numbers of its views this far behind the last one in its slot: it may
 /// have published some that were never written there.
@@ -129,8 +134,13 @@ impl Node {
             self.hear_answer(&head);
             self.register(&head);
         }
-        let verdict = head.verdict.as_ref().map_or(0, |verdict| verdict.epoch);
-        self.verdict_epoch = self.verdict_epoch.max(Some(verdict));
+        let verdict = match &head.verdict {
+            None => Some(0),
+            Some(verdict) if is_proven(&head, verdict) => Some(verdict.epoch),
+            // It is looked at when its fences are proven.
+            Some(verdict) => Some(verdict.epoch.saturating_sub(1)),
+        };
+        self.verdict_epoch = self.verdict_epoch.max(verdict);
         if !self.is_registered() && self.status == Status::Starting {
             self.patient_since_ms = self.now_ms;
         }
@@ -171,7 +181,11 @@ impl Node {
             return;
         };
         let new = self.verdict_epoch.is_some_and(|seen| verdict.epoch > seen);
-        if new && verdict.winners.contains(self.settings.slot) && !verdict.fenced.is_empty() {
+        if new
+            && is_proven(head, verdict)
+            && verdict.winners.contains(self.settings.slot)
+            && !verdict.fenced.is_empty()
+        {
             self.won(verdict.epoch, verdict.fenced);
         }
     }

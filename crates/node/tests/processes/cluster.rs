@@ -78,6 +78,7 @@ impl Cluster {
             registered: false,
             suspect: false,
             fenced: None,
+            unproven: false,
         };
         let area = HeadArea {
             name: "domain".into(),

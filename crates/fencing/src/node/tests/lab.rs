@@ -18,6 +18,8 @@ pub const JOIN_MS: u64 = 2_000;
 pub const STORAGE_MS: u64 = 2_000;
 pub const WINDOW_MS: u64 = 400;
 const POLL_MS: u64 = 50;
+/// Longest that fencing takes after it was decided.
+pub const PROVE_MS: u64 = 1_000;
 
 #[derive(Debug)]
 enum Due {
@@ -70,6 +72,8 @@ pub struct Lab {
     pub head: HeadArea,
     fenced_incarnation: BTreeMap<u16, Uuid>,
     window: Option<u64>,
+    /// Fences under way: when they are proven, and the answers that wait for it.
+    proving: Option<(u64, Vec<(u16, Answer)>)>,
     pub views: BTreeMap<(u64, u16), View>,
     /// When the last fault began or ended.
     pub disturbed: u64,
@@ -87,6 +91,7 @@ impl Lab {
                 registered: false,
                 suspect: false,
                 fenced: None,
+                unproven: false,
             };
             (slot, member)
         });
@@ -114,6 +119,7 @@ impl Lab {
             head,
             fenced_incarnation: BTreeMap::new(),
             window: None,
+            proving: None,
             views: BTreeMap::new(),
             disturbed: 0,
             claims: 0,
@@ -335,7 +341,15 @@ impl Lab {
                 }
                 self.at(delay, Due::Registered(node));
             }
-            Output::Hook(hook) => self.machines[node].hooks.push((self.now, hook)),
+            Output::Hook(hook) => {
+                if let Hook::Won { fenced, .. } = hook {
+                    assert!(
+                        self.head.unproven().and(fenced).is_empty(),
+                        "told before it is proven"
+                    );
+                }
+                self.machines[node].hooks.push((self.now, hook));
+            }
             Output::Event(Event::View(view)) => {
                 let known = self.views.entry((view.number, view.master)).or_insert(view);
                 assert_eq!(*known, view, "two views with one number and one master");
@@ -417,6 +431,16 @@ impl Lab {
     }
 
     fn poll(&mut self) {
+        if let Some((at, answers)) = self.proving.take() {
+            if at > self.now {
+                self.proving = Some((at, answers));
+                return;
+            }
+            self.head.answers.extend(answers);
+            for member in self.head.members.values_mut() {
+                member.unproven = false;
+            }
+        }
         for (slot, said) in &self.slots {
             let incarnation = self.fenced_incarnation.get(slot);
             if said.wants_unfence && incarnation.is_some_and(|old| *old != said.incarnation) {
@@ -527,6 +551,7 @@ impl Lab {
             let member = self.head.members.get_mut(&slot).unwrap();
             member.fenced = Some(epoch);
             member.registered = false;
+            member.unproven = true;
             let incarnation = self
                 .slots
                 .get(&slot)
@@ -538,6 +563,7 @@ impl Lab {
             winners,
             fenced: losers,
         });
+        let mut answers = Vec::new();
         for (slot, _) in groups {
             let claim = self.slots[slot].claim.unwrap().id;
             let verdict = if winners.contains(*slot) {
@@ -545,7 +571,7 @@ impl Lab {
             } else {
                 AnswerVerdict::Lost
             };
-            self.head.answers.insert(
+            answers.push((
                 *slot,
                 Answer {
                     claim,
@@ -555,8 +581,14 @@ impl Lab {
                     fenced: losers,
                     reason: None,
                 },
-            );
+            ));
         }
+        let prove_ms = if losers.is_empty() {
+            0
+        } else {
+            self.below(PROVE_MS)
+        };
+        self.proving = Some((self.now + prove_ms, answers));
     }
 
     // What is looked at.

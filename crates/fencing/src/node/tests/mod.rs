@@ -1,7 +1,7 @@
 mod lab;
 mod random;
 
-use lab::{INTERVAL_MS, JOIN_MS, Lab, STORAGE_MS, TIMEOUT_MS, WINDOW_MS};
+use lab::{INTERVAL_MS, JOIN_MS, Lab, PROVE_MS, STORAGE_MS, TIMEOUT_MS, WINDOW_MS};
 
 use crate::mailbox::Status;
 use crate::node::{Hook, LostCause};
@@ -42,7 +42,7 @@ fn a_member_that_is_cut_off_is_fenced_within_the_bound_and_comes_back_by_a_boot(
     let start = lab.now;
     lab.isolate(2, true);
     // Without an echo for the timeout, seen within an interval; then the slot, the window and the reading.
-    lab.run(TIMEOUT_MS + 3 * INTERVAL_MS + WINDOW_MS + 4 * INTERVAL_MS);
+    lab.run(TIMEOUT_MS + 3 * INTERVAL_MS + WINDOW_MS + PROVE_MS + 4 * INTERVAL_MS);
     assert_eq!(
         lab.statuses(),
         [Status::Member, Status::Member, Status::Fenced]

@@ -35,6 +35,7 @@ pub(super) fn head_area(
             registered: registered.contains(name),
             suspect: observed.suspects.contains(name),
             fenced: fenced.map(|fenced| fenced.epoch),
+            unproven: fenced.is_some_and(|fenced| fenced.proven.is_none()),
         };
         (member.slot, said)
     });
