@@ -4,7 +4,7 @@ use fencing::coordinator::{CommitOutcome, Reply, Revoked};
 use fencing::{Action, Coordinator, Domain, Input, Method, QuorumRequest, Survey};
 
 use crate::member::{Area, Slot, Told};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, demand};
 use crate::plan::{NAMES, Plant, VOLUMES, names, number, set};
 use crate::world::{Event, World};
 
@@ -90,7 +90,7 @@ impl Head {
     }
 
     fn make_durable(&mut self, domain: Domain) {
-        self.oracle.durable(&self.durable, &domain);
+        demand(self.oracle.durable(&self.durable, &domain));
         self.durable = domain;
     }
 }
@@ -120,7 +120,7 @@ impl World {
         let ios = std::mem::take(&mut self.heads[at].ios);
         for io in ios {
             if self.random.permille(500) {
-                self.heads[at].oracle.landed(io.member, self.now_ms);
+                demand(self.heads[at].oracle.landed(io.member, self.now_ms));
             }
         }
         let took = self.random.permille(500);
@@ -147,8 +147,10 @@ impl World {
             self.steps += 1;
             self.trace(|| format!("head {at}: {action:?}"));
             let head = &mut self.heads[at];
-            head.oracle
-                .told(&action, head.coordinator.domain(), head.can_write());
+            demand(
+                head.oracle
+                    .told(&action, head.coordinator.domain(), head.can_write()),
+            );
             self.act(at, action);
         }
         let head = &mut self.heads[at];

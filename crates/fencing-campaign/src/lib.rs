@@ -11,6 +11,7 @@ mod cluster;
 mod head;
 mod history;
 mod member;
+pub mod model;
 mod oracle;
 pub mod plan;
 pub mod random;

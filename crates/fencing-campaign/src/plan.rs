@@ -94,37 +94,26 @@ impl Plan {
         let methods: Vec<Vec<Method>> = (0..members).map(|_| methods(random)).collect();
         let domains = (0..heads)
             .map(|head| {
-                let mut domain = Domain {
-                    uuid: Uuid::from_u128(0xd0 + head),
-                    name: format!("domain{head}"),
-                    volumes: (0..VOLUMES)
-                        .map(|volume| Uuid::from_u128(volume as u128 + 1))
-                        .collect(),
-                    mailbox: Uuid::from_u128(0xff),
-                    members: Default::default(),
-                    quorum: device.then(|| Quorum {
-                        place: QuorumPlace::Server {
-                            address: "192.0.2.1:1".into(),
-                            name: None,
-                        },
-                        votes,
-                    }),
-                    prefer,
-                    window_ms,
-                    attempt_timeout_ms,
-                    attempts,
-                    secret: Secret::new([1; 32]),
-                    state: DomainState::default(),
-                };
-                for member in 0..members {
-                    domain
-                        .add_member(
-                            NAMES[member],
-                            &[format!("iqn.x:{member}")],
-                            member_votes[member],
-                            &methods[member],
-                        )
-                        .unwrap_or_else(|error| panic!("the plan is wrong: {error}"));
+                let mut domain = plain_domain(members);
+                domain.uuid = Uuid::from_u128(0xd0 + head);
+                domain.name = format!("domain{head}");
+                domain.volumes = (0..VOLUMES)
+                    .map(|volume| Uuid::from_u128(volume as u128 + 1))
+                    .collect();
+                domain.quorum = device.then(|| Quorum {
+                    place: QuorumPlace::Server {
+                        address: "192.0.2.1:1".into(),
+                        name: None,
+                    },
+                    votes,
+                });
+                domain.prefer = prefer;
+                domain.window_ms = window_ms;
+                domain.attempt_timeout_ms = attempt_timeout_ms;
+                domain.attempts = attempts;
+                for (number, member) in domain.members.values_mut().enumerate() {
+                    member.votes = member_votes[number];
+                    member.methods.clone_from(&methods[number]);
                 }
                 domain
             })
@@ -168,6 +157,35 @@ fn methods(random: &mut Random) -> Vec<Method> {
         4 => vec![agent()],
         _ => vec![agent(), Method::Fabric],
     }
+}
+
+/// A domain of members with one vote each, fenced by `reservation`, without a quorum device.
+pub fn plain_domain(members: usize) -> Domain {
+    let mut domain = Domain {
+        uuid: Uuid::from_u128(0xd0),
+        name: "domain0".into(),
+        volumes: [Uuid::from_u128(1)].into(),
+        mailbox: Uuid::from_u128(0xff),
+        members: Default::default(),
+        quorum: None,
+        prefer: Prefer::Largest,
+        window_ms: 100,
+        attempt_timeout_ms: 1_000,
+        attempts: 1,
+        secret: Secret::new([1; 32]),
+        state: DomainState::default(),
+    };
+    for (member, name) in NAMES.iter().enumerate().take(members) {
+        domain
+            .add_member(
+                name,
+                &[format!("iqn.x:{member}")],
+                1,
+                &[Method::Reservation],
+            )
+            .unwrap_or_else(|error| panic!("the plan is wrong: {error}"));
+    }
+    domain
 }
 
 /// The names of a set of members.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::head::{Head, Io};
 use crate::member::Member;
-use crate::oracle::QuorumOracle;
+use crate::oracle::{QuorumOracle, demand};
 use crate::plan::{Plan, Plant, VOLUMES};
 use crate::random::Random;
 
@@ -243,7 +243,7 @@ impl World {
                     .position(|under_way| under_way.number == io)
                 {
                     let io = state.ios.swap_remove(place);
-                    state.oracle.landed(io.member, self.now_ms);
+                    demand(state.oracle.landed(io.member, self.now_ms));
                     if !state.drains.is_empty() {
                         self.drained(head);
                     }
