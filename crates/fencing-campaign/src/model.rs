@@ -259,7 +259,7 @@ impl Model for Cluster {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        for member in 0..self.domain.members.len() {
+        for (member, name) in NAMES.iter().enumerate().take(self.domain.members.len()) {
             if state.claims[member] < self.budget.claims {
                 let groups = self
                     .groups
@@ -271,7 +271,7 @@ impl Model for Cluster {
                 }));
             }
             if state.left.requests > 0 {
-                let fenced = state.durable.is_fenced(NAMES[member]);
+                let fenced = state.durable.is_fenced(name);
                 steps.push(if fenced {
                     Step::Unfence(member)
                 } else {
