@@ -24,6 +24,11 @@ pub(super) fn run(lab: &mut Lab, seed: u64) -> Result<String> {
     let mut whole = Duration::from_millis(20);
     for round in 0..ROUNDS {
         let mut a = Node::join(lab, "a", &luns)?;
+        // What a inherited in the round before goes: b is to hold it again.
+        for lun in &luns {
+            a.session.clear(*lun, key_of("a"))?;
+        }
+        a.register()?;
         let mut b = Node::join(lab, "b", &luns)?;
         b.reserve()?;
         if round == 0 {

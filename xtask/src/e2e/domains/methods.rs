@@ -41,9 +41,13 @@ pub(super) fn run(lab: &mut Lab) -> Result<()> {
         keys["registrations"].as_array().map(Vec::len) == Some(1),
         "{keys}"
     );
-    // It may still read what everybody may, and its mailbox.
     b.session.clear_unit_attentions(luns[0])?;
-    b.area(0).context("a fenced member reads")?;
+    let read = b.session.read(luns[0], 0, 1, 512);
+    ensure!(
+        read.is_err_and(|error| error.is_reservation_conflict()),
+        "a fenced member reads"
+    );
+    mailbox(lab, &mut b)?;
     ensure!(
         lab.daemon.cli_json(&fence)?["epoch"] == 1,
         "fenced again, it is the same fence"
@@ -60,6 +64,36 @@ pub(super) fn run(lab: &mut Lab) -> Result<()> {
     drop(a);
     reserve_release(lab, &luns)?;
     not_proven(lab)
+}
+
+/// A fenced member still reads its mailbox and writes its own slot, and nothing else of it; nobody can reserve it.
+fn mailbox(lab: &Lab, b: &mut Node) -> Result<()> {
+    const SLOTS: u64 = 128 << 10;
+    let shown = lab.daemon.cli_json(&["domain", "show", "pair"])?;
+    let mailbox = super::lab::lun(&shown["mailbox"]["lun"])?;
+    let slot = lab.shown("pair", "b")?["slot"].as_u64().context("a slot")?;
+    b.session.clear_unit_attentions(mailbox)?;
+    let head = b.session.read(mailbox, 0, 8, 512)?;
+    ensure!(head.starts_with(b"RINGFMB"), "the head has written nothing");
+    let own = (SLOTS + slot * 8192) / 512;
+    let data = || bytes::Bytes::from(vec![0; 4096]);
+    b.session
+        .write(mailbox, own, data(), 512, false)
+        .context("a member writes its own slot")?;
+    for elsewhere in [0, own - 8, own + 16, own + 12] {
+        let written = b.session.write(mailbox, elsewhere, data(), 512, false);
+        ensure!(
+            written.is_err_and(|error| {
+                error
+                    .sense()
+                    .is_some_and(|sense| sense.key == scsi::sense::SenseKey::DataProtect)
+            }),
+            "b writes block {elsewhere} of the mailbox"
+        );
+    }
+    let registered = b.session.register_and_ignore(mailbox, 7, false);
+    ensure!(registered.is_err(), "b registers at the mailbox");
+    Ok(())
 }
 
 /// What cannot be configured is refused when it is configured.

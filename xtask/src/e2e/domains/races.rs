@@ -132,11 +132,9 @@ fn majority_beats_minority(lab: &Lab, nodes: Vec<Node>, luns: &[Lun]) -> Result<
         ended.push(writer.end()?);
     }
     let (mut c, error) = ended.pop().context("c")?;
+    // Its last command was aborted (TASK ABORTED), or came later (RESERVATION CONFLICT).
     ensure!(
-        error
-            .as_ref()
-            .is_some_and(initiator::Error::is_reservation_conflict)
-            || error.as_ref().is_some_and(|error| error.sense().is_some()),
+        matches!(error, Some(initiator::Error::Command(_))),
         "c goes on: {error:?}"
     );
     for (node, error) in &ended {

@@ -70,7 +70,9 @@ fn perform(domains: &Arc<Domains>, running: &Arc<Running>, action: Action) {
             let (domains, running) = (Arc::clone(domains), Arc::clone(running));
             // It ends by itself, and a late answer changes nothing.
             drop(spawn_local(async move {
-                if let Some(input) = carry_out::action(&domains, &running, other).await {
+                // On the heap: some actions are large.
+                let work = Box::pin(carry_out::action(&domains, &running, other));
+                if let Some(input) = work.await {
                     running.input(input);
                 }
             }));

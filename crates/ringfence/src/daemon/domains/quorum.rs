@@ -67,7 +67,8 @@ async fn change(
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match reactor::timeout(LIMIT, work).await {
+    // On the heap: what reads and writes a page store is large, and is wrapped several times.
+    match reactor::timeout(LIMIT, Box::pin(work)).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
     }
@@ -85,9 +86,7 @@ fn on_device(running: &Running) -> Result<(), String> {
 
 async fn read(domains: &Domains, running: &Running) -> Result<QuorumRegister, String> {
     on_device(running)?;
-    let bytes = domains
-        .pool
-        .quorum_read(running.uuid)
+    let bytes = Box::pin(domains.pool.quorum_read(running.uuid))
         .await
         .map_err(|error| error.to_string())?;
     if bytes.is_empty() {
@@ -108,9 +107,7 @@ async fn keep(
         return Ok(());
     }
     let bytes = serde_json::to_vec(next).map_err(|error| error.to_string())?;
-    domains
-        .pool
-        .quorum_write(running.uuid, &bytes)
+    Box::pin(domains.pool.quorum_write(running.uuid, &bytes))
         .await
         .map_err(|error| error.to_string())
 }
