@@ -44,7 +44,7 @@ pub(super) fn run(lab: &mut Lab, seed: u64) -> Result<String> {
         lab.daemon.kill()?;
         let (code, _) = fence.end()?;
         lab.daemon.start()?;
-        let mut b = Node::observer(lab, "b", &luns)?;
+        let mut b = Node::again(lab, "b", &luns)?;
         let mut fenced = Vec::new();
         for lun in &luns {
             fenced.push(b.is_fenced_on(*lun)?);

@@ -220,6 +220,14 @@ impl Node {
         })
     }
 
+    /// A member that comes back as the nexus it was.
+    pub(super) fn again(lab: &Lab, name: &str, luns: &[Lun]) -> Result<Self> {
+        Ok(Self {
+            session: lab.login(name, 0)?,
+            ..Self::observer(lab, name, luns)?
+        })
+    }
+
     /// Registers on all volumes.
     pub(super) fn register(&mut self) -> Result<()> {
         for lun in self.luns.clone() {
