@@ -671,3 +671,36 @@ fn a_fence_on_many_volumes_has_a_result_for_each() {
         }
     });
 }
+
+/// A flush that began after a commit's write vouches for it: many private regions on one device do not flush one by one.
+#[test]
+fn the_commits_of_many_volumes_share_flushes() {
+    run(async {
+        let world = World::new().await;
+        let a = world.initiator("a").await;
+        register(&a, 1).await;
+        let mut volumes = vec![world.volume_uuid("v0")];
+        for number in 1..6 {
+            let name = format!("v{number}");
+            world.add_volume(&name, BlockSize::B512).await;
+            let volume = world.pool.volume(&name).unwrap();
+            let state = world.stored("v0").await;
+            let region = volume.private_region().unwrap();
+            region.commit(&state).await.unwrap();
+            assert!(world.target.remove_logical_unit(volume.lun()).await);
+            world.target.add_logical_unit(volume.clone()).await.unwrap();
+            volumes.push(volume.uuid());
+        }
+        let before = world.device.flush_count();
+        world.device.flushes.close();
+        let members = order(&["a"], &[]);
+        let mut fence = pin!(world.target.fence_all(&volumes, &members));
+        assert!(stuck(fence.as_mut()).await);
+        world.device.flushes.open();
+        for (_, result) in fence.await {
+            assert_eq!(result.unwrap().registrations_removed, 1);
+        }
+        let flushes = world.device.flush_count() - before;
+        assert!(flushes <= 4, "{flushes} flushes for 6 volumes");
+    });
+}
