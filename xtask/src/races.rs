@@ -12,9 +12,10 @@ use crate::sim::Arguments;
 use crate::targets::TargetKind;
 
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
-/// The run inside `cargo xtask test` ends with the first of the two; its histories are the same each time.
-const SHORT_HISTORIES: &str = "5000";
-const SHORT_MINUTES: &str = "0.4";
+/// The runs inside `cargo xtask test` end with the histories or the time; their histories are the same each time.
+const SHORT_HISTORIES: &str = "4000";
+const SHORT_NODE_HISTORIES: &str = "1000";
+const SHORT_MINUTES: &str = "0.2";
 
 /// Runs a campaign; it prints a summary, and how a failure is replayed.
 ///
@@ -36,6 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ("--replay", arguments.replay),
         ("--trace", arguments.trace),
         ("--keep-going", arguments.keep_going),
+        ("--nodes", arguments.nodes),
     ];
     for (flag, given) in flags {
         if given {
@@ -52,13 +54,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// # Errors
 /// When a promise was broken; the message says how to replay it.
 pub fn short_run(context: &Context) -> Result<String> {
-    let mut campaign = Command::new(build(context)?);
-    campaign.args(["--histories", SHORT_HISTORIES, "--minutes", SHORT_MINUTES]);
-    let finished = finish(&mut campaign, Duration::from_secs(300))?;
-    let text = finished.text();
-    ensure!(finished.code == 0, "{}", tail(&text, 60));
-    let words = text.lines().find(|line| line.contains(" histories from "));
-    Ok(words.unwrap_or_default().to_owned())
+    let mut all = Vec::new();
+    for (histories, nodes) in [
+        (SHORT_HISTORIES, None),
+        (SHORT_NODE_HISTORIES, Some("--nodes")),
+    ] {
+        let mut campaign = Command::new(build(context)?);
+        campaign.args(["--histories", histories, "--minutes", SHORT_MINUTES]);
+        campaign.args(nodes);
+        let finished = finish(&mut campaign, Duration::from_secs(300))?;
+        let text = finished.text();
+        ensure!(finished.code == 0, "{}", tail(&text, 60));
+        let words = text.lines().find(|line| line.contains(" histories from "));
+        all.push(words.unwrap_or_default().to_owned());
+    }
+    Ok(all.join("; "))
 }
 
 fn build(context: &Context) -> Result<PathBuf> {

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// How many histories, with --domains
     #[arg(long, default_value_t = 100_000, requires = "domains")]
     pub histories: u64,
+    /// Members with the real node, which take more time, with --domains
+    #[arg(long, requires = "domains")]
+    pub nodes: bool,
     /// Seed of the first history; the others follow it. By default another one each time; it is printed
     #[arg(long)]
     pub seed: Option<u64>,

@@ -6,6 +6,7 @@ use crate::member::{Standing, Told};
 use crate::oracle::violation;
 use crate::plan::{NAMES, VOLUMES, names};
 use crate::world::{Event, Storage, World};
+use uuid::Uuid;
 
 /// How often a member looks around, in milliseconds.
 const TICK_MS: u64 = 500;
@@ -146,7 +147,7 @@ impl World {
         self.push(delay_ms, Event::Boot(at));
     }
 
-    fn send(&mut self, at: usize, to: usize, request: Storage) {
+    pub fn send(&mut self, at: usize, to: usize, request: Storage) {
         let slow = self.random.permille(self.now(self.plan.faults.slow));
         let delay_ms = if slow {
             self.random.within(20, 8_000)
@@ -171,6 +172,9 @@ impl World {
         }
         self.trace(|| format!("{} starts", NAMES[at]));
         self.members[at].boot(self.now_ms);
+        if self.plan.nodes {
+            return self.start_nodes(at);
+        }
         let incarnation = self.members[at].incarnation;
         let delay_ms = self.random.within(1, 500);
         let member = at;
@@ -181,6 +185,21 @@ impl World {
                 incarnation,
             },
         );
+    }
+
+    /// Starts the real nodes of a member.
+    pub fn start_nodes(&mut self, at: usize) {
+        let seed = Uuid::from_u64_pair(at as u64 + 1, self.members[at].incarnation << 32);
+        let member = &mut self.members[at];
+        let local_ms = member.local_ms(self.now_ms);
+        let heads = self.heads.iter();
+        member.nodes = heads
+            .map(|head| {
+                crate::node::start(head.durable.uuid, at, member.incarnation, seed, local_ms)
+            })
+            .collect();
+        let delay_ms = self.random.within(1, 400);
+        self.push_node(delay_ms, at, crate::node::NodeEvent::Tick);
     }
 
     pub fn kill(&mut self, at: usize) {
@@ -206,8 +225,7 @@ impl World {
                 [one] => {
                     let one = one & voters;
                     if let Some(member) = (0..self.plan.members).find(|member| {
-                        one & (1 << member) != 0
-                            && self.members[*member].heads[at] != Standing::Active
+                        one & (1 << member) != 0 && !self.members[*member].is_active(at)
                     }) {
                         return Some(format!(
                             "{} does not go on at head {at}, and nobody is against it: {:?}",

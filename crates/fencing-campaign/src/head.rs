@@ -54,6 +54,11 @@ pub struct Head {
     pub seen: [u64; NAMES.len()],
     pub unfencing: u8,
     pub wake_ms: u64,
+    /// What the slots say, where the nodes are real.
+    pub said: crate::node::Said,
+    pub beat: u64,
+    /// When a race was last decided for somebody.
+    pub won_ms: u64,
     pub oracle: Oracle,
 }
 
@@ -77,6 +82,9 @@ impl Head {
             seen: [0; NAMES.len()],
             unfencing: 0,
             wake_ms: u64::MAX,
+            said: Default::default(),
+            beat: 0,
+            won_ms: 0,
             oracle: Oracle::default(),
         }
     }
@@ -87,6 +95,20 @@ impl Head {
         let open = open.fold(0, |all, volume| all | !self.gate[volume]);
         let under_way = self.ios.iter().fold(0, |all, io| all | 1 << io.member);
         open | under_way
+    }
+
+    /// The reservation that a fenced member held goes to its first heir that is registered.
+    fn pass_on(&mut self, member: usize) {
+        let domain = self.coordinator.domain();
+        let fenced = domain.state.fenced.get(NAMES[member]);
+        let heirs = fenced.into_iter().flat_map(|fenced| &fenced.heirs);
+        let heir = heirs
+            .filter_map(|initiator| domain.member_of(initiator))
+            .map(number)
+            .find(|heir| self.registered & (1 << heir) != 0);
+        if let Some(heir) = heir.filter(|_| self.holder == member) {
+            self.holder = heir;
+        }
     }
 
     fn make_durable(&mut self, domain: Domain) {
@@ -272,6 +294,11 @@ impl World {
                 }
                 self.show_area(at);
             }
+            Action::Event(fencing::coordinator::Event::Decided { verdict }) => {
+                if !verdict.winners.is_empty() {
+                    self.heads[at].won_ms = self.now_ms;
+                }
+            }
             Action::Event(_) => {}
         }
     }
@@ -311,6 +338,7 @@ impl World {
         let spare = self.plan.plant == Some(Plant::OneVolumeLeft);
         let head = &mut self.heads[at];
         head.registered &= !(1 << member);
+        head.pass_on(member);
         let mut drain = Drain {
             ticket,
             member,
@@ -398,6 +426,7 @@ impl World {
 
     /// A head looks at the mailbox, and shows what is.
     pub fn poll_mailbox(&mut self, at: usize) {
+        self.heads[at].beat += 1;
         for (member, name) in NAMES.into_iter().enumerate().take(self.plan.members) {
             let head = &self.heads[at];
             let Slot {

@@ -11,6 +11,8 @@ use crate::world::{Event, World};
 /// How long everything may take to be decided once things are in order, in milliseconds: pauses between attempts grow to a
 /// minute while things go wrong.
 const BOUND_MS: u64 = 180_000;
+/// How long ago the last race may have been won where members that return begin new ones for ever, in milliseconds.
+const RESTLESS_MS: u64 = 60_000;
 /// For how long it must stay decided.
 const STEADY_MS: u64 = 5_000;
 
@@ -31,6 +33,9 @@ pub struct Summary {
     pub slowest_ms: u64,
     /// The sum of those times.
     pub settled_ms: u64,
+    /// Histories with real nodes in which races were won again and again, because fenced members came back into a
+    /// partition.
+    pub restless: u64,
 }
 
 impl Summary {
@@ -43,6 +48,7 @@ impl Summary {
         self.writes += other.writes;
         self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
         self.settled_ms += other.settled_ms;
+        self.restless += other.restless;
     }
 }
 
@@ -55,12 +61,17 @@ pub struct Failure {
     pub problem: String,
 }
 
-/// Runs the history of a seed.
+/// Runs the history of a seed, with the real nodes in the members or with simple ones.
 ///
 /// # Errors
 /// The promise that was broken.
-pub fn run(seed: u64, plant: Option<Plant>, tracing: bool) -> Result<Summary, Failure> {
-    let result = catch_unwind(AssertUnwindSafe(|| history(seed, plant, tracing)));
+pub fn run(
+    seed: u64,
+    nodes: bool,
+    plant: Option<Plant>,
+    tracing: bool,
+) -> Result<Summary, Failure> {
+    let result = catch_unwind(AssertUnwindSafe(|| history(seed, nodes, plant, tracing)));
     result.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -71,9 +82,10 @@ pub fn run(seed: u64, plant: Option<Plant>, tracing: bool) -> Result<Summary, Fa
     })
 }
 
-fn history(seed: u64, plant: Option<Plant>, tracing: bool) -> Summary {
+fn history(seed: u64, nodes: bool, plant: Option<Plant>, tracing: bool) -> Summary {
     let mut random = Random::new(seed);
-    let plan = Plan::new(&mut random, plant);
+    let mut plan = Plan::new(&mut random, plant);
+    plan.nodes = nodes;
     let mut world = World::new(plan, random, tracing);
     world.trace(|| format!("{:?}", world.plan));
     while world.now_ms < world.plan.chaos_ms {
@@ -84,6 +96,7 @@ fn history(seed: u64, plant: Option<Plant>, tracing: bool) -> Summary {
     let calm_ms = world.now_ms;
     let mut since_ms = world.now_ms;
     let mut look_ms = 0;
+    let mut restless = 0;
     while world.now_ms < since_ms + STEADY_MS {
         world.step();
         world.check_epochs();
@@ -94,6 +107,13 @@ fn history(seed: u64, plant: Option<Plant>, tracing: bool) -> Summary {
         if let Some(open) = world.unsettled(&blocks) {
             since_ms = world.now_ms;
             if world.now_ms > calm_ms + BOUND_MS {
+                // A real node that was fenced and has started anew registers again, into a partition that stays, and is
+                // raced against again: a majority wins each time, and it never ends.
+                let races = |head: &crate::head::Head| head.won_ms + RESTLESS_MS > world.now_ms;
+                if world.plan.nodes && world.heads.iter().all(races) {
+                    restless = 1;
+                    break;
+                }
                 violation(&format!("after {BOUND_MS} ms in order: {open}"));
             }
         }
@@ -107,6 +127,7 @@ fn history(seed: u64, plant: Option<Plant>, tracing: bool) -> Summary {
         writes: world.ios,
         slowest_ms: since_ms - calm_ms,
         settled_ms: since_ms - calm_ms,
+        restless,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Races between the members of a fence domain, checked in two ways.
 //!
-//! - [`run`]: simulated clusters. A *history* follows from one seed: members, one or two heads with the real
+//! - [`run`]: simulated clusters. A *history* follows from one seed: members (simple ones, or with the real node), one or two heads with the real
 //!   [`fencing::Coordinator`] and simulated volumes, a quorum server with the real register; partitions of every shape, pauses, clock
 //!   jumps, restarts, lost, late and repeated messages, crashes at every step, lost devices. After every event the promises are checked;
 //!   at the end everything is in order but for one partition, and whoever has more than half must win within a bound.
@@ -12,6 +12,7 @@ mod head;
 mod history;
 mod member;
 pub mod model;
+mod node;
 mod oracle;
 pub mod plan;
 pub mod random;

@@ -35,6 +35,9 @@ struct Arguments {
     /// Build a defect into the test: it must be found
     #[arg(long, value_enum)]
     plant: Option<Plant>,
+    /// Members with the real node, which take more time, instead of simple ones
+    #[arg(long)]
+    nodes: bool,
     /// How a history is replayed; printed after a failure
     #[arg(long, default_value = "cargo xtask sim --domains", hide = true)]
     command: String,
@@ -73,13 +76,22 @@ fn main() -> ExitCode {
                 break;
             }
             let seed = arguments.seed.wrapping_add(number);
-            let result = run(seed, arguments.plant, arguments.trace && arguments.replay);
+            let result = run(
+                seed,
+                arguments.nodes,
+                arguments.plant,
+                arguments.trace && arguments.replay,
+            );
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(summary) => progress.summary.add(&summary),
                 Err(failure) => {
                     println!("seed {seed}: {}", failure.problem);
-                    println!("  replay: {} --replay --seed {seed}", arguments.command);
+                    let nodes = if arguments.nodes { " --nodes" } else { "" };
+                    println!(
+                        "  replay: {}{nodes} --replay --seed {seed}",
+                        arguments.command
+                    );
                     progress.failures.push(failure);
                 }
             }
@@ -113,6 +125,12 @@ fn main() -> ExitCode {
         "{seconds:.1} s on {threads} threads: {:.2} µs a step and thread",
         seconds * 1e6 * threads as f64 / summary.steps.max(1) as f64
     );
+    if summary.restless > 0 {
+        println!(
+            "{} histories raced again and again, because fenced members came back into a partition",
+            summary.restless
+        );
+    }
     if progress.failures.is_empty() {
         println!("no promise was broken");
         ExitCode::SUCCESS

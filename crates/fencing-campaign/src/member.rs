@@ -59,6 +59,8 @@ pub struct Member {
     /// When it last heard of each peer, by its own clock.
     pub heard_ms: [u64; NAMES.len()],
     pub heads: Vec<Standing>,
+    /// The real nodes, one a head; empty where the member is a simple one.
+    pub nodes: Vec<fencing::node::Node>,
 }
 
 impl Member {
@@ -72,6 +74,7 @@ impl Member {
             booted_ms: 100_000,
             heard_ms: [0; NAMES.len()],
             heads: vec![Standing::Joining; heads],
+            nodes: Vec::new(),
         }
     }
 
@@ -92,6 +95,14 @@ impl Member {
         peers
             .filter(|(_, heard_ms)| local_ms.saturating_sub(**heard_ms) <= PEER_LIMIT_MS)
             .fold(1 << own, |view, (peer, _)| view | 1 << peer)
+    }
+
+    /// Whether it goes on writing, as far as it knows.
+    pub fn is_active(&self, head: usize) -> bool {
+        match self.nodes.get(head) {
+            Some(node) => node.has_access(),
+            None => self.heads[head] == Standing::Active,
+        }
     }
 
     /// It starts again: a new incarnation that knows nothing.

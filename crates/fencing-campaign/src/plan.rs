@@ -62,6 +62,8 @@ pub struct Plan {
     pub chaos_ms: u64,
     /// Which troubles there are: a bit each.
     pub troubles: u64,
+    /// The members' nodes are the real ones.
+    pub nodes: bool,
     /// A defect.
     pub plant: Option<Plant>,
 }
@@ -141,6 +143,7 @@ impl Plan {
             faults,
             chaos_ms: random.within(5_000, 60_000),
             troubles: random.number() | random.number(),
+            nodes: false,
             plant,
         }
     }

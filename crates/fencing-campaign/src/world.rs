@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::head::{Head, Io};
 use crate::member::Member;
+use crate::node::NodeEvent;
 use crate::oracle::{QuorumOracle, demand};
 use crate::plan::{Plan, Plant, VOLUMES};
 use crate::random::Random;
@@ -68,6 +69,12 @@ pub enum Event {
     Start { head: usize },
     /// The quorum device is back.
     QuorumBack,
+    /// Something happens around a real node.
+    Node {
+        member: usize,
+        incarnation: u64,
+        event: NodeEvent,
+    },
     /// Something goes wrong.
     Trouble,
 }
@@ -166,6 +173,10 @@ impl World {
         }
         for member in 0..members {
             let incarnation = 1;
+            if world.plan.nodes {
+                world.start_nodes(member);
+                continue;
+            }
             let delay_ms = world.random.within(0, 500);
             world.push(
                 delay_ms,
@@ -228,6 +239,11 @@ impl World {
                 let member = &mut self.members[to];
                 member.heard_ms[from] = member.local_ms(self.now_ms);
             }
+            Event::Node {
+                member,
+                incarnation,
+                event,
+            } => self.node_event(member, incarnation, event),
             Event::Boot(member) => self.boot(member),
             Event::Kill(member) => self.kill(member),
             Event::Arrive {
@@ -307,15 +323,7 @@ impl World {
         let bit = 1 << member;
         match request {
             Storage::Register => {
-                let denied = (0..VOLUMES).any(|volume| head.gate[volume] & bit != 0);
-                if !denied
-                    && !head
-                        .coordinator
-                        .domain()
-                        .is_fenced(crate::plan::NAMES[member])
-                {
-                    head.registered |= bit;
-                }
+                self.register(member, at);
             }
             Storage::Write { volume } => {
                 if !head.served[volume] || head.gate[volume] & bit != 0 {
@@ -337,6 +345,19 @@ impl World {
                 self.push(delay_ms, Event::Land { head: at, life, io });
             }
         }
+    }
+
+    /// A member registers its key, if it is not fenced.
+    pub fn register(&mut self, member: usize, at: usize) -> bool {
+        let head = &mut self.heads[at];
+        let bit = 1 << member;
+        let denied = (0..VOLUMES).any(|volume| head.gate[volume] & bit != 0);
+        let domain = head.coordinator.domain();
+        let fine = !denied && !domain.is_fenced(crate::plan::NAMES[member]);
+        if fine {
+            head.registered |= bit;
+        }
+        fine
     }
 
     /// Sends a request to the quorum device, which may lose it, hold it up or repeat it.

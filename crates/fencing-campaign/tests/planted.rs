@@ -5,7 +5,7 @@ use fencing_campaign::{Plant, run};
 /// What the first history says in which the defect is found.
 fn found(plant: Plant) -> String {
     (1..400)
-        .find_map(|seed| Some(run(seed, Some(plant), false).err()?.problem))
+        .find_map(|seed| Some(run(seed, false, Some(plant), false).err()?.problem))
         .unwrap_or_default()
 }
 
@@ -37,7 +37,7 @@ fn a_start_that_forgets_the_fences_is_found() {
 #[test]
 fn without_a_defect_nothing_is_found() {
     for seed in 1..150 {
-        if let Err(failure) = run(seed, None, false) {
+        if let Err(failure) = run(seed, false, None, false) {
             panic!("seed {seed}: {}", failure.problem);
         }
     }
@@ -45,6 +45,6 @@ fn without_a_defect_nothing_is_found() {
 
 #[test]
 fn a_seed_gives_the_same_history_again() {
-    let twice = [1, 2].map(|_| format!("{:?}", run(5, None, false).unwrap()));
+    let twice = [1, 2].map(|_| format!("{:?}", run(5, false, None, false).unwrap()));
     assert_eq!(twice[0], twice[1]);
 }
