@@ -1,6 +1,7 @@
 //! The ringfence binary as a library, so that its parts can be tested: command line, control socket, event log,
 //! daemon and demo.
 
+pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -1,5 +1,6 @@
 //! The command line: what it accepts, and how results and failures are shown.
 
+pub mod certificate;
 pub mod demo;
 pub mod device;
 pub mod domain;
@@ -119,6 +120,9 @@ pub enum Command {
     Events(events::EventsArgs),
     /// In a member of a fence domain: watch the other members, and race for the group when they vanish
     Node(Box<::node::NodeArgs>),
+    /// Certificates for the daemon over the network: fence agents and quorum servers
+    #[command(subcommand)]
+    Certificate(certificate::CertificateCommand),
     /// See it work: three initiators, a split, a fence, a crash, in under 20 seconds
     Demo(demo::DemoArgs),
 }
@@ -199,6 +203,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Session(command) => session::run(&context, command),
         Command::Events(args) => events::run(&context, &args),
         Command::Node(args) => node::run(&context, &args),
+        Command::Certificate(command) => certificate::run(&context, command),
         Command::Demo(args) => demo::run(&context, &args),
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::Context;
 use crate::failure::Failure;
 use crate::names::iscsi_name;
+use crate::network::{DEFAULT_API_PORT, Identity};
 use crate::size::parse_size_not_zero;
 
 /// The port of a portal that names none (RFC 7143, IANA).
@@ -39,6 +40,18 @@ pub struct ServeArgs {
     /// Require CHAP with the secrets of this file
     #[arg(long, value_name = "FILE")]
     pub chap_file: Option<PathBuf>,
+    /// Also answer fence agents and other heads at this address, over mutual TLS: ADDR or ADDR:PORT [default port: 3262]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = api, requires = "tls_cert")]
+    pub api: Option<SocketAddr>,
+    /// Certificate of this daemon, PEM: for --api, and to ask quorum servers
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates of the authorities whose certificates others may have, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_ca: Option<PathBuf>,
     /// Threads for network and disk I/O [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub reactors: Option<u16>,
@@ -79,19 +92,40 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
 
 /// Parses a portal address.
 fn portal(text: &str) -> Result<SocketAddr, String> {
+    listen_address(text, DEFAULT_PORT).ok_or_else(|| {
+        "a portal is an IP address of this machine with an optional port: 10.0.0.5, 10.0.0.5:3260, [::1]:3260"
+            .to_owned()
+    })
+}
+
+/// Parses the address of the API.
+fn api(text: &str) -> Result<SocketAddr, String> {
+    listen_address(text, DEFAULT_API_PORT).ok_or_else(|| {
+        "the API listens at an IP address of this machine with an optional port: 10.0.0.5, 10.0.0.5:3262, [::1]:3262"
+            .to_owned()
+    })
+}
+
+fn listen_address(text: &str, default_port: u16) -> Option<SocketAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
+        return Some(address);
     }
     let bare = text
         .strip_prefix('[')
         .and_then(|t| t.strip_suffix(']'))
         .unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(address) => Ok(SocketAddr::new(address, DEFAULT_PORT)),
-        Err(_) => Err(
-            "a portal is an IP address of this machine with an optional port: 10.0.0.5, 10.0.0.5:3260, [::1]:3260"
-                .to_owned(),
-        ),
+    let address = bare.parse::<IpAddr>().ok()?;
+    Some(SocketAddr::new(address, default_port))
+}
+
+impl ServeArgs {
+    /// Certificate, key and authority, where they were given.
+    pub fn identity(&self) -> Option<Identity> {
+        Some(Identity {
+            certificate: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+            authority: self.tls_ca.clone()?,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon: brings the pool up, serves its volumes, answers the control socket, and stops in order.
 
+mod api;
 mod audit;
 mod chap;
 mod device_list;
@@ -36,6 +37,8 @@ use crate::events::What;
 use crate::events::writer::{EventLog, Limits};
 use crate::failure::Failure;
 use crate::iscsi::{PortalInfo, Service, ServiceConfig};
+use crate::network::client::RemoteClient;
+use crate::network::server::Server as ApiServer;
 use audit::Audit;
 use device_list::DeviceList;
 use domains::Domains;
@@ -94,6 +97,9 @@ fn serve(
     log: &EventLog,
     signals: &mut Signals,
 ) -> Result<Server, Failure> {
+    // What is wrong with the files is said before anything is served.
+    let identity = args.identity();
+    let remote = identity.as_ref().map(RemoteClient::new).transpose()?;
     let (data, control) = start_reactors(args)?;
     // Both runtimes have at least one reactor.
     let control_handle = control.handles()[0].clone();
@@ -123,6 +129,7 @@ fn serve(
         pool: Arc::clone(&pool),
         target: Arc::clone(&target),
         audit: Arc::clone(&audit),
+        remote,
     });
     add_volumes(&pool, &target, &domains, &control_handle, log)?;
     // It works beside the operators' requests and ends with the reactor.
@@ -170,6 +177,13 @@ fn serve(
             state.display()
         ))
     })?;
+    let api = match (args.api, &identity) {
+        (Some(address), Some(identity)) => {
+            let handler = Arc::clone(&operations) as Arc<_>;
+            Some(ApiServer::start(address, identity, handler, api::permits)?)
+        }
+        _ => None,
+    };
     listening.start(service.clone());
     log.record(What::DaemonStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -179,7 +193,7 @@ fn serve(
             .map(|portal| portal.address.to_string())
             .collect(),
     });
-    announce(output, &target_name, &portals)?;
+    announce(output, &target_name, &portals, api.as_ref())?;
     notify::notify("READY=1");
 
     let signal = signals.forever().next();
@@ -190,6 +204,9 @@ fn serve(
     tracing::info!(reason, "stopping");
     notify::notify("STOPPING=1");
     server.close();
+    if let Some(api) = &api {
+        api.close();
+    }
     let grace = Duration::from_secs(u64::from(args.shutdown_timeout));
     on_reactor(&control_handle, move || async move {
         service.shutdown(grace).await
@@ -302,7 +319,12 @@ fn add_volumes(
     Ok(())
 }
 
-fn announce(output: Output, target_name: &str, portals: &[PortalInfo]) -> Result<(), Failure> {
+fn announce(
+    output: Output,
+    target_name: &str,
+    portals: &[PortalInfo],
+    api: Option<&ApiServer>,
+) -> Result<(), Failure> {
     for portal in portals {
         let object = json!({
             "portal": portal.address.to_string(),
@@ -315,6 +337,10 @@ fn announce(output: Output, target_name: &str, portals: &[PortalInfo]) -> Result
                 portal.address, portal.target_port
             )
         })?;
+    }
+    if let Some(api) = api {
+        let address = api.address();
+        output.line(&json!({ "api": address }), || format!("api {address}"))?;
     }
     output.line(&json!({ "ready": true }), || "ready".to_owned())
 }

@@ -23,7 +23,7 @@ pub const AUTHORITY_KEY: &str = "ca.key";
 /// What a certificate is to be for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// A daemon that listens at these names and addresses.
+    /// A daemon that listens at these names and addresses, and asks other heads as [`Role::Quorum`].
     Head(Vec<String>),
     /// A client.
     Client {
@@ -117,7 +117,12 @@ pub fn issue(
     lifetime(&mut params, days);
     match purpose {
         Purpose::Head(addresses) => {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            let subject = &mut params.distinguished_name;
+            subject.push(DnType::OrganizationalUnitName, Role::Quorum.to_string());
             for address in addresses {
                 let no_name = || {
                     Failure::usage(format!(

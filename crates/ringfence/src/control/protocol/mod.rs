@@ -4,6 +4,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use fencing::QuorumReply;
 use serde::{Deserialize, Serialize};
 
 use super::model::{
@@ -97,6 +98,8 @@ pub enum Answer {
     Domains(Vec<Domain>),
     /// Members of a fence domain by name.
     Members(Vec<DomainMember>),
+    /// What a quorum server says.
+    Quorum(QuorumReply),
     /// How a race ended for who claimed.
     Race(RaceVerdict),
     /// A fence that is proven.

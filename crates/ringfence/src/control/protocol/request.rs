@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fencing::{Method, Prefer};
+use fencing::{Method, Prefer, QuorumRequest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -439,6 +439,13 @@ pub enum Request {
         methods: Vec<Method>,
         /// How long to wait for the proof; the fence goes on in any case.
         wait_ms: u64,
+    },
+    /// Asks this daemon as a quorum server. Answer: [`Answer::Quorum`].
+    Quorum {
+        /// Name of the register.
+        name: String,
+        /// What is asked of it.
+        request: QuorumRequest,
     },
     /// Gives a fenced member its access back. Answer: [`Answer::Domain`].
     Unfence {

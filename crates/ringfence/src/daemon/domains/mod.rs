@@ -32,6 +32,7 @@ use super::audit::Audit;
 use crate::events::What;
 use crate::failure::Failure;
 use crate::iscsi::Service;
+use crate::network::client::RemoteClient;
 use running::Item;
 pub(super) use running::Running;
 
@@ -46,6 +47,8 @@ pub(super) struct Parts {
     pub(super) pool: Arc<Pool<FileDevice>>,
     pub(super) target: Arc<Target<FileDevice>>,
     pub(super) audit: Arc<Audit>,
+    /// What asks quorum servers, where the daemon has a certificate.
+    pub(super) remote: Option<RemoteClient>,
 }
 
 /// All domains of the daemon.
@@ -54,6 +57,7 @@ pub(super) struct Domains {
     pool: Arc<Pool<FileDevice>>,
     target: Arc<Target<FileDevice>>,
     audit: Arc<Audit>,
+    remote: Option<RemoteClient>,
     /// There from [`Domains::start`] on.
     service: OnceLock<Arc<Service<FileDevice>>>,
     table: RwLock<BTreeMap<Uuid, Arc<Running>>>,
@@ -69,6 +73,7 @@ impl Domains {
             pool: parts.pool,
             target: parts.target,
             audit: parts.audit,
+            remote: parts.remote,
             service: OnceLock::new(),
             table: RwLock::default(),
             refreshing: async_lock::Mutex::new(()),
@@ -106,6 +111,11 @@ impl Domains {
             service.cut(&running.cut()).await;
             self.spawn(running);
         }
+    }
+
+    /// Whether quorum servers can be asked.
+    pub(super) fn can_ask_servers(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// Adds a domain, whose document is durable, and starts it.

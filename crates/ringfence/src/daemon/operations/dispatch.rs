@@ -222,6 +222,7 @@ impl Handler for Operations {
             Request::Unfence { domain, member } => {
                 self.unfence(&domain, &member, operator).map(Answer::Domain)
             }
+            Request::Quorum { name, request } => self.quorum(&name, &request).map(Answer::Quorum),
             Request::Events { since, follow } => {
                 self.events(since, follow, sink).map(|()| Answer::Done)
             }

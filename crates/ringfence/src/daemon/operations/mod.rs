@@ -11,6 +11,7 @@ mod keys;
 mod layout;
 mod map;
 mod pool;
+mod quorum;
 mod recover;
 mod session;
 mod stream;
@@ -85,6 +86,8 @@ pub struct Operations {
     /// Held for writing by what changes the pool as a whole, by all other changes for reading.
     whole: RwLock<()>,
     rates: Mutex<Rates>,
+    /// One request at a time to this daemon as a quorum server.
+    quorum: Mutex<()>,
     /// Wakes the thread of the chores.
     pub(super) chores: Bell,
     pool: Arc<Pool<FileDevice>>,
@@ -117,6 +120,7 @@ impl Operations {
             volumes: Mutex::default(),
             whole: RwLock::default(),
             rates: Mutex::default(),
+            quorum: Mutex::default(),
             chores: Bell::default(),
             pool: parts.pool,
             target: parts.target,

@@ -20,6 +20,7 @@ use crate::events::domain::DomainEvent;
 use crate::events::{Operator, What};
 use crate::failure::Failure;
 use crate::names::object_name;
+use crate::network::client::host_and_port;
 
 /// What `domain create` was asked for.
 pub(in crate::daemon::operations) struct Wanted {
@@ -107,10 +108,19 @@ impl Operations {
                 offset_bytes: 0,
                 length_bytes: 0,
             }),
-            Some(QuorumWish::Server { address, name }) => Some(QuorumPlace::Server {
-                address: address.clone(),
-                name: name.clone(),
-            }),
+            Some(QuorumWish::Server { address, name }) => {
+                if !self.domains.can_ask_servers() {
+                    return Err(Failure::refused(
+                        "the daemon has no certificate to ask a quorum server with",
+                    )
+                    .advise("restart it with --tls-cert, --tls-key and --tls-ca; 'ringfence certificate' makes the files"));
+                }
+                host_and_port(address).map_err(Failure::usage)?;
+                Some(QuorumPlace::Server {
+                    address: address.clone(),
+                    name: name.clone(),
+                })
+            }
         };
         if place.is_none() && wanted.quorum_votes.is_some() {
             return Err(Failure::usage(
