@@ -38,6 +38,11 @@ impl Error {
         matches!(self, Self::Command(error) if error.status == Status::ReservationConflict.code())
     }
 
+    /// True when a command ended with TASK ABORTED: another nexus aborted it, as PREEMPT AND ABORT does.
+    pub fn is_task_aborted(&self) -> bool {
+        matches!(self, Self::Command(error) if error.status == Status::TaskAborted.code())
+    }
+
     /// The sense data of a command that ended with CHECK CONDITION.
     pub fn sense(&self) -> Option<Sense> {
         match self {

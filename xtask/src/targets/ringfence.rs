@@ -26,6 +26,7 @@ pub struct Ringfence {
     chap_file: Option<PathBuf>,
     sanitize_rate: Option<&'static str>,
     io: Option<&'static str>,
+    more: Vec<String>,
     layout: Layout,
     process: Option<Background>,
 }
@@ -46,6 +47,7 @@ impl Ringfence {
             chap_file: None,
             sanitize_rate: None,
             io: None,
+            more: Vec::new(),
             layout: Layout::Linear,
             process: None,
         })
@@ -127,6 +129,14 @@ impl Ringfence {
         self
     }
 
+    /// Gives `serve` these arguments too.
+    #[must_use]
+    pub fn with_arguments(mut self, more: &[&str]) -> Self {
+        self.more
+            .extend(more.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
     /// Adds a device backed by a sparse file.
     ///
     /// # Errors
@@ -172,6 +182,7 @@ impl Ringfence {
         if let Some(io) = self.io {
             serve.args(["--io", io]);
         }
+        serve.args(&self.more);
         if let Some(rate) = self.sanitize_rate {
             // libiscsi's test of it sleeps for a minute and answers no ping meanwhile.
             serve.args(["--sanitize-rate", rate, "--nop-interval", "0"]);

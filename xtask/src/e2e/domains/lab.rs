@@ -40,8 +40,14 @@ pub(super) struct Lab {
 impl Lab {
     /// A daemon on three devices, with two portals.
     pub(super) fn start(context: &Context, name: &str) -> Result<Self> {
+        Self::start_with(context, name, &[])
+    }
+
+    /// A daemon as from [`Lab::start`] with more arguments.
+    pub(super) fn start_with(context: &Context, name: &str, more: &[&str]) -> Result<Self> {
         let folder = context.folder(name)?;
-        let mut daemon = Ringfence::new(context.ringfence()?, &folder, loopback_portals(2)?)?;
+        let mut daemon = Ringfence::new(context.ringfence()?, &folder, loopback_portals(2)?)?
+            .with_arguments(more);
         daemon.start()?;
         for device in ["d1", "d2", "d3"] {
             daemon.add_device(device, "2G")?;

@@ -3,6 +3,7 @@
 mod crash;
 mod lab;
 mod methods;
+mod network;
 mod races;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +23,7 @@ pub fn run(context: &Context) -> Result<String> {
     let mut lab = Lab::start(context, "domains-methods")?;
     methods::run(&mut lab).with_context(|| said(&lab, "methods"))?;
     lab.daemon.terminate()?;
+    network::run(context)?;
     let mut lab = Lab::start(context, "domains-crash")?;
     let crashes = crash::run(&mut lab, context.seed).with_context(|| said(&lab, "crash"))?;
     lab.daemon.terminate()?;

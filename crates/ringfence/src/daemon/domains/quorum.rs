@@ -69,7 +69,8 @@ async fn request(
             None => Err("the domain has no quorum device".to_owned()),
         }
     };
-    match reactor::timeout(LIMIT, asked).await {
+    // On the heap: what reads and writes a page store is large.
+    match reactor::timeout(LIMIT, Box::pin(asked)).await {
         Ok(result) => result,
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
     }
