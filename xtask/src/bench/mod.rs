@@ -39,7 +39,8 @@ pub struct Arguments {
     /// Only these parts (repeat the option for several)
     #[arg(long, value_enum, value_name = "PART")]
     part: Vec<Part>,
-    /// Only the workloads whose name contains this, without memory and reservations
+    /// Only the workloads whose name contains this: of the targets, without memory and reservations, and of the volume
+    /// layer
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Length of a run in seconds
@@ -198,7 +199,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let Length { rounds, run } = length;
     let rounds_of_moves = rounds.min(3);
     if wanted(Part::Layer) {
-        let rows = volumes::layer::measure(&place.path().join("layer"), rounds, run)?;
+        let rows = volumes::layer::measure(
+            &place.path().join("layer"),
+            arguments.only.as_deref().unwrap_or_default(),
+            rounds,
+            run,
+        )?;
         println!("{}", table::render(&rows, "plain files"));
     }
     if wanted(Part::Moves) {

@@ -17,9 +17,13 @@ use volume::{BlockSize, CreateVolume, DeviceSource, Persist, Pool, Volume};
 use super::super::table::{Bar, Row};
 use crate::random::Random;
 
-const SIZE_BYTES: u64 = 512 << 20;
+/// Six files of this size, all of them dirty, are less than what makes the kernel write back by itself.
+const SIZE_BYTES: u64 = 256 << 20;
 /// Room for label, configuration, keys and logs beside the volume.
 const DEVICE_BYTES: u64 = SIZE_BYTES + (128 << 20);
+
+/// How long a reactor looks for work before it sleeps: what the daemon's data reactors do.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// A workload of the comparison.
 #[derive(Debug, Clone, Copy)]
@@ -149,14 +153,16 @@ impl Subject {
     }
 }
 
-/// The rows: a linear volume beside one file, and a mirror of two beside two files.
+/// The rows: a linear volume beside one file, and a mirror of two beside two files; of the workloads whose name contains
+/// `only`.
 ///
 /// # Errors
 /// When a file or the pool cannot be used.
-pub fn measure(folder: &Path, rounds: u32, length: Duration) -> Result<Vec<Row>> {
-    let folder = folder.to_owned();
+pub fn measure(folder: &Path, only: &str, rounds: u32, length: Duration) -> Result<Vec<Row>> {
+    let (folder, only) = (folder.to_owned(), only.to_owned());
     let config = reactor::Config {
         reactors: 1,
+        spin: SPIN,
         ..reactor::Config::default()
     };
     reactor::block_on(&config, async move {
@@ -165,8 +171,12 @@ pub fn measure(folder: &Path, rounds: u32, length: Duration) -> Result<Vec<Row>>
             (Caching::PageCache, &PATTERNS[..]),
             (Caching::Direct, &DIRECT_PATTERNS),
         ] {
+            let wanted = || patterns.iter().filter(|p| p.name.contains(only.as_str()));
+            if wanted().next().is_none() {
+                continue;
+            }
             let subjects = Subjects::open(&folder.join(format!("{caching:?}")), caching).await?;
-            for pattern in patterns {
+            for pattern in wanted() {
                 eprintln!("volume layer: {}", pattern.name);
                 rows.extend(subjects.compare(*pattern, rounds, length).await?);
             }
@@ -239,11 +249,20 @@ impl Subjects {
                 Bar::None
             },
         );
-        for _ in 0..rounds {
-            linear.ours.push(run(&self.linear, pattern, length).await?);
-            linear.theirs.push(run(&self.plain, pattern, length).await?);
-            mirror.ours.push(run(&self.mirror, pattern, length).await?);
-            mirror.theirs.push(run(&self.pair, pattern, length).await?);
+        for round in 0..rounds {
+            for (row, ours, theirs) in [
+                (&mut linear, &self.linear, &self.plain),
+                (&mut mirror, &self.mirror, &self.pair),
+            ] {
+                // Nobody always follows the same one.
+                if round % 2 == 0 {
+                    row.ours.push(run(ours, pattern, length).await?);
+                    row.theirs.push(run(theirs, pattern, length).await?);
+                } else {
+                    row.theirs.push(run(theirs, pattern, length).await?);
+                    row.ours.push(run(ours, pattern, length).await?);
+                }
+            }
         }
         Ok(vec![linear, mirror])
     }
@@ -273,7 +292,7 @@ async fn create(
     Ok(pool.volume_create(request).await?)
 }
 
-/// Operations a second.
+/// Operations a second. Afterwards everything is on the disk: nobody's pages are written back during somebody else's run.
 async fn run(subject: &Rc<Subject>, pattern: Pattern, length: Duration) -> Result<f64> {
     let done = Rc::new(Cell::new(0_u64));
     let start = Instant::now();
@@ -292,7 +311,11 @@ async fn run(subject: &Rc<Subject>, pattern: Pattern, length: Duration) -> Resul
     for lane in lanes {
         join(lane).await??;
     }
-    Ok(done.get() as f64 / start.elapsed().as_secs_f64())
+    let rate = done.get() as f64 / start.elapsed().as_secs_f64();
+    if pattern.write {
+        subject.flush().await?;
+    }
+    Ok(rate)
 }
 
 async fn join<T>(handle: impl Future<Output = Result<T, reactor::JoinError>>) -> Result<T> {
