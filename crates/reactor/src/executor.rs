@@ -148,6 +148,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     tasks: RefCell<Slab<Entry>>,
     ready: RefCell<VecDeque<Arc<Task>>>,
+    /// Empty: room for what is taken out of the inbox.
+    mail: RefCell<Vec<Message>>,
     timers: Timers,
     driver: Driver,
     pool: Pool,
@@ -184,6 +186,7 @@ impl Core {
             shared,
             tasks: RefCell::new(Slab::new()),
             ready: RefCell::new(VecDeque::new()),
+            mail: RefCell::default(),
             timers: Timers::default(),
             driver,
             pool,
@@ -262,37 +265,32 @@ impl Core {
 
     /// Gives the kernel its work, and waits for it to have some for us.
     fn sleep_unless(&self, done: &mut impl FnMut() -> bool) {
-        let wait = if done() {
-            Some(Duration::ZERO)
+        let parked = if done() || self.has_work() {
+            self.driver.park(Some(Duration::ZERO))
+        } else if self.spin.is_zero() {
+            self.sleep()
         } else {
-            self.wait_time()
-        };
-        let parked = match wait {
-            Some(Duration::ZERO) => self.driver.park(wait),
-            _ if self.spin.is_zero() => self.driver.park(wait),
-            _ => self.look_then_sleep(wait),
+            self.look_then_sleep()
         };
         if let Err(error) = parked {
             // Every error that has a remedy is handled in the driver.
             tracing::error!(%error, reactor = self.shared.id, "the kernel refuses to wait");
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.shared.sleeping.store(false, Ordering::SeqCst);
     }
 
     /// Looks for work for a moment before it sleeps, when the last wait was about as short as that moment. (About:
-    /// a wait that ended a sleep includes the time that waking up takes.)
-    fn look_then_sleep(&self, wait: Option<Duration>) -> io::Result<()> {
+    /// a wait that ended a sleep includes the time that waking up takes.) Other threads need not rouse it meanwhile.
+    fn look_then_sleep(&self) -> io::Result<()> {
         let start = Instant::now();
         let mut parked;
         if self.last_wait.get() < 2 * self.spin {
+            let wait = self.timers.until_next();
             let limit = wait.map_or(self.spin, |wait| wait.min(self.spin));
             parked = self.driver.park(Some(Duration::ZERO));
             while parked.is_ok() && !self.has_work() {
                 if start.elapsed() >= limit {
-                    parked = self
-                        .driver
-                        .park(wait.map(|wait| wait.saturating_sub(limit)));
+                    parked = self.sleep();
                     break;
                 }
                 if self.driver.has_events() {
@@ -303,9 +301,24 @@ impl Core {
                 }
             }
         } else {
-            parked = self.driver.park(wait);
+            parked = self.sleep();
         }
         self.last_wait.set(start.elapsed());
+        parked
+    }
+
+    /// Sleeps in the kernel, unless there is mail; announces it to other threads before it looks.
+    fn sleep(&self) -> io::Result<()> {
+        self.shared.sleeping.store(true, Ordering::SeqCst);
+        let called = self.shared.has_mail.load(Ordering::SeqCst)
+            || self.shared.stopping.load(Ordering::SeqCst);
+        let wait = if called {
+            Some(Duration::ZERO)
+        } else {
+            self.timers.until_next()
+        };
+        let parked = self.driver.park(wait);
+        self.shared.sleeping.store(false, Ordering::SeqCst);
         parked
     }
 
@@ -315,34 +328,22 @@ impl Core {
             || self.shared.stopping.load(Ordering::SeqCst)
     }
 
-    /// How long the kernel may put us to sleep; announces the sleep to other threads before deciding.
-    fn wait_time(&self) -> Option<Duration> {
-        if !self.ready.borrow().is_empty() {
-            return Some(Duration::ZERO);
-        }
-        self.shared.sleeping.store(true, Ordering::SeqCst);
-        if self.shared.has_mail.load(Ordering::SeqCst)
-            || self.shared.stopping.load(Ordering::SeqCst)
-        {
-            return Some(Duration::ZERO);
-        }
-        self.timers.until_next()
-    }
-
     fn read_mail(&self) {
         if !self.shared.has_mail.load(Ordering::SeqCst) {
             return;
         }
-        let mail = {
+        // Taken out, so that a task may come back here; both lists keep their room.
+        let mut mail = self.mail.take();
+        {
             let mut inbox = self
                 .shared
                 .inbox
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             self.shared.has_mail.store(false, Ordering::SeqCst);
-            std::mem::take(&mut *inbox)
-        };
-        for message in mail {
+            std::mem::swap(&mut *inbox, &mut mail);
+        }
+        for message in mail.drain(..) {
             match message {
                 Message::Wake(task) => self.ready.borrow_mut().push_back(task),
                 Message::Spawn(seed) => {
@@ -351,6 +352,7 @@ impl Core {
                 }
             }
         }
+        self.mail.replace(mail);
     }
 
     fn poll_task(&self, task: &Arc<Task>) {

@@ -198,6 +198,9 @@ pub(super) async fn write(
         bounce.copy_from_slice(&data);
         data = bounce.freeze();
     }
+    if device.takes_lane() {
+        return write_in_lane(device, offset_bytes, data).await;
+    }
     if device.takes_thread(&core, Work::Transfer) {
         return write_in_thread(device, offset_bytes, data).await;
     }
@@ -246,31 +249,36 @@ fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
     written.and_then(Result::ok).unwrap_or(0)
 }
 
-async fn write_in_thread(
-    device: &FileDevice,
-    mut offset_bytes: u64,
-    mut data: Bytes,
-) -> io::Result<()> {
-    let fd = device.file.hold()?;
-    let work = move || {
-        while !data.is_empty() {
-            match pwrite(&*fd, &data, offset_bytes) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    data.advance(count);
-                    offset_bytes += count as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+/// Writes all of `data`, waiting as long as it takes.
+fn write_all(fd: &DeviceFd, mut offset_bytes: u64, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match pwrite(fd, data, offset_bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                data = &data[count..];
+                offset_bytes += count as u64;
             }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(())
-    };
+    }
+    Ok(())
+}
+
+async fn write_in_thread(device: &FileDevice, offset_bytes: u64, data: Bytes) -> io::Result<()> {
+    let fd = device.file.hold()?;
+    let work = move || write_all(&fd, offset_bytes, &data);
     device
         .threads
         .run_if_wanted(work)
         .await
         .map_err(interrupted)?
+}
+
+async fn write_in_lane(device: &FileDevice, offset_bytes: u64, data: Bytes) -> io::Result<()> {
+    let fd = device.file.hold()?;
+    let work = move || write_all(&fd, offset_bytes, &data);
+    device.lane.run(work)?.await.map_err(interrupted)?
 }
 
 /// fdatasync, once.

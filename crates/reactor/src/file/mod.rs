@@ -5,6 +5,7 @@ mod flush;
 mod held;
 mod inline;
 mod io;
+mod lane;
 mod open;
 mod submission;
 mod zero;
@@ -22,6 +23,7 @@ pub(crate) use descriptor::DeviceFd;
 use flush::GroupFlush;
 use held::HeldFile;
 use inline::InlineWrites;
+use lane::Lane;
 
 use crate::executor::Core;
 use crate::pool::Pool;
@@ -118,6 +120,8 @@ pub struct FileDevice {
     never_block: AtomicBool,
     /// Its own, so that a device that hangs keeps no thread from others.
     threads: Pool,
+    /// For writes into the page cache that could wait, when no reactor may.
+    lane: Lane,
     /// Ways of zeroing that the file system refused; not tried again.
     no_punch: AtomicBool,
     no_zero_range: AtomicBool,
@@ -141,6 +145,15 @@ impl FileDevice {
         core.driver().ring().is_none()
             || self.blocks
             || (work == Work::Waiting && self.never_block.load(Ordering::Relaxed))
+    }
+
+    /// Whether a write into the page cache goes to the device's own thread for them: no reactor may wait for it, and the
+    /// file system cannot say in advance whether it would.
+    fn takes_lane(&self) -> bool {
+        self.caching == Caching::PageCache
+            && self.never_block.load(Ordering::Relaxed)
+            && !self.blocks
+            && !self.nowait_write.load(Ordering::Relaxed)
     }
 
     /// The path it was opened by.

@@ -16,7 +16,7 @@ use volume::block_device::IO_ALIGNMENT_BYTES;
 use super::descriptor::{self, DeviceFd, FileIdentity};
 use super::submission;
 use super::{
-    Caching, DEVICE_THREADS, FileDevice, GroupFlush, HeldFile, InlineWrites, Kind, OpenError,
+    Caching, DEVICE_THREADS, FileDevice, GroupFlush, HeldFile, InlineWrites, Kind, Lane, OpenError,
     OpenOptions, Pool,
 };
 
@@ -86,6 +86,7 @@ pub(super) fn open(path: &Path, options: OpenOptions) -> Result<FileDevice, Open
         inline_writes: InlineWrites::default(),
         blocks,
         never_block: AtomicBool::new(false),
+        lane: Lane::default(),
         threads: Pool::new("device", DEVICE_THREADS),
         no_punch: AtomicBool::new(false),
         no_zero_range: AtomicBool::new(false),
