@@ -26,7 +26,8 @@ pub struct Row {
     pub ours: Vec<f64>,
     /// The other target's, in the same order.
     pub theirs: Vec<f64>,
-    /// What nothing could beat: the canned responder, or plain writes and flushes.
+    /// What nothing could beat: the canned responder, or plain writes and flushes. Of mirrors: two plain writes by the thread
+    /// that asks, one after the other, which a hanging file would stop.
     pub limit: Vec<f64>,
     /// The project's bar.
     pub bar: Bar,

@@ -17,7 +17,7 @@ use volume::{BlockSize, CreateVolume, DeviceSource, Persist, Pool, Volume};
 use super::super::table::{Bar, Row};
 use crate::random::Random;
 
-/// Six files of this size, all of them dirty, are less than what makes the kernel write back by itself.
+/// Eight files of this size, all of them dirty, are less than what makes the kernel write back by itself.
 const SIZE_BYTES: u64 = 256 << 20;
 /// Room for label, configuration, keys and logs beside the volume.
 const DEVICE_BYTES: u64 = SIZE_BYTES + (128 << 20);
@@ -86,7 +86,8 @@ const PATTERNS: [Pattern; 5] = [
 /// What is written to and read from.
 enum Subject {
     Plain(FileDevice),
-    /// Each write goes to both at the same time and ends with the slower one.
+    /// Each write goes to both and ends with the slower one: at the same time when the reactor may wait for neither,
+    /// else, in the page cache, one after the other on the reactor's own thread.
     Pair(FileDevice, FileDevice),
     Volume(Arc<Volume<FileDevice>>),
 }
@@ -187,7 +188,10 @@ pub fn measure(folder: &Path, only: &str, rounds: u32, length: Duration) -> Resu
 
 struct Subjects {
     plain: Rc<Subject>,
+    /// With the promise of a mirror: a file that hangs stops nobody.
     pair: Rc<Subject>,
+    /// Without it; none with direct I/O, where both are the same.
+    inline_pair: Option<Rc<Subject>>,
     linear: Rc<Subject>,
     mirror: Rc<Subject>,
     /// Keeps the devices open.
@@ -210,9 +214,17 @@ impl Subjects {
         let mirror = create(&pool, "mirror", &["d2", "d3"], 2).await?;
         let pool = Arc::new(pool);
         let plain = |name: &str| file(&folder.join(name), SIZE_BYTES, caching);
+        let (one, two) = (plain("one")?, plain("two")?);
+        one.never_block();
+        two.never_block();
+        let inline_pair = match caching {
+            Caching::PageCache => Some(Subject::Pair(plain("three")?, plain("four")?)),
+            Caching::Direct => None,
+        };
         let subjects = Self {
             plain: Rc::new(Subject::Plain(plain("plain")?)),
-            pair: Rc::new(Subject::Pair(plain("one")?, plain("two")?)),
+            pair: Rc::new(Subject::Pair(one, two)),
+            inline_pair: inline_pair.map(Rc::new),
             linear: Rc::new(Subject::Volume(linear)),
             mirror: Rc::new(Subject::Volume(mirror)),
             _pool: pool,
@@ -222,7 +234,10 @@ impl Subjects {
             &subjects.pair,
             &subjects.linear,
             &subjects.mirror,
-        ] {
+        ]
+        .into_iter()
+        .chain(&subjects.inline_pair)
+        {
             subject.fill(caching).await?;
         }
         Ok(subjects)
@@ -262,6 +277,9 @@ impl Subjects {
                     row.theirs.push(run(theirs, pattern, length).await?);
                     row.ours.push(run(ours, pattern, length).await?);
                 }
+            }
+            if let (true, Some(pair)) = (pattern.write, &self.inline_pair) {
+                mirror.limit.push(run(pair, pattern, length).await?);
             }
         }
         Ok(vec![linear, mirror])
