@@ -198,8 +198,10 @@ pub(super) async fn write(
         bounce.copy_from_slice(&data);
         data = bounce.freeze();
     }
-    if device.takes_lane() {
-        return write_in_lane(device, offset_bytes, data).await;
+    if device.takes_lane()
+        && let Some(result) = write_in_lane(device, offset_bytes, data.clone()).await
+    {
+        return result;
     }
     if device.takes_thread(&core, Work::Transfer) {
         return write_in_thread(device, offset_bytes, data).await;
@@ -275,10 +277,24 @@ async fn write_in_thread(device: &FileDevice, offset_bytes: u64, data: Bytes) ->
         .map_err(interrupted)?
 }
 
-async fn write_in_lane(device: &FileDevice, offset_bytes: u64, data: Bytes) -> io::Result<()> {
-    let fd = device.file.hold()?;
+/// `None` when the lane has no thread and none can be started: nothing is written.
+async fn write_in_lane(
+    device: &FileDevice,
+    offset_bytes: u64,
+    data: Bytes,
+) -> Option<io::Result<()>> {
+    let fd = match device.file.hold() {
+        Ok(fd) => fd,
+        Err(error) => return Some(Err(error)),
+    };
     let work = move || write_all(&fd, offset_bytes, &data);
-    device.lane.run(work)?.await.map_err(interrupted)?
+    match device.lane.run(work) {
+        Ok(waiting) => Some(waiting.await.map_err(interrupted).flatten()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot start a device's thread");
+            None
+        }
+    }
 }
 
 /// fdatasync, once.
