@@ -37,7 +37,7 @@ enum Task {
     Sim(sim::Arguments),
     /// Measure ringfence beside tgt and beside a responder that touches no disk
     Bench(bench::Arguments),
-    /// One PREEMPT AND ABORT, for the loop that `bench --part fence` measures
+    /// One PREEMPT, for the loop that `bench --part fence` measures
     #[command(hide = true)]
     FenceOnce(bench::fence::Once),
 }

@@ -171,7 +171,7 @@ fn a_race_and_a_return_through_the_mailbox() {
     a.say(|said| said.claim = Some(nobody));
     let refused = a.hears("the refusal", |head| {
         let answer = head.answers.get(&0)?;
-        (answer.claim == nobody.id).then(|| answer.verdict)
+        (answer.claim == nobody.id).then_some(answer.verdict)
     });
     assert_eq!(refused, AnswerVerdict::Refused);
 }

@@ -1,4 +1,5 @@
-//! How long it takes to fence a machine on very many volumes: `ringfence fence` beside loops of PREEMPT AND ABORT on tgt.
+//! How long it takes to fence a machine on very many volumes: `ringfence fence` beside loops on tgt. fence_scsi sends PREEMPT
+//! AND ABORT, which tgt does not know: the loops send PREEMPT, which is less work, and tgt makes nothing durable.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ pub fn once(arguments: &Once) -> Result<()> {
     let mut session = login(arguments.portal, &arguments.target, SURVIVOR.0, 2)?;
     session.clear_unit_attentions(lun)?;
     session.register_and_ignore(lun, SURVIVOR.1, false)?;
-    session.preempt_and_abort(lun, SURVIVOR.1, VICTIM.1, TYPE)?;
+    session.preempt(lun, SURVIVOR.1, VICTIM.1, TYPE)?;
     session.logout()?;
     Ok(())
 }
@@ -230,8 +231,7 @@ fn tgt(folder: &Path, number: u16, rounds: u32) -> Result<(Vec<f64>, Vec<f64>)> 
         settle();
         let begun = Instant::now();
         for lun in &luns {
-            pair.survivor
-                .preempt_and_abort(*lun, SURVIVOR.1, VICTIM.1, TYPE)?;
+            pair.survivor.preempt(*lun, SURVIVOR.1, VICTIM.1, TYPE)?;
         }
         kept.push(begun.elapsed().as_secs_f64());
         pair.check_gone()?;

@@ -71,7 +71,7 @@ enum Part {
     Moves,
     /// Pools of very many volumes
     Many,
-    /// Fencing a machine on many volumes beside loops of PREEMPT AND ABORT
+    /// Fencing a machine on many volumes beside loops of PREEMPT on tgt
     Fence,
 }
 
