@@ -13,6 +13,7 @@ use reservation::{
 };
 use volume::block_device::aligned_buffer;
 use volume::private_region::REGISTRANT_CAPACITY;
+use volume::sim::Random;
 
 use crate::content;
 use crate::plan::Plant;
@@ -269,8 +270,7 @@ fn nexus(number: u64) -> Nexus {
 }
 
 /// The next state, and the kind of the command that leads there.
-fn next_state(life: &Life, before: &State) -> Option<(&'static str, State)> {
-    let mut random = life.random.borrow_mut();
+pub fn next_state(random: &mut Random, before: &State) -> Option<(&'static str, State)> {
     let sender = nexus(random.below(20));
     let key = before.key_of(&sender).map_or(0, |key| key.0);
     let victims: Vec<u64> = before
@@ -330,7 +330,8 @@ async fn reserve(life: &Life, number: u32) {
         }
         volume.keys.acknowledged.clone()
     };
-    let Some((kind, after)) = next_state(life, &before) else {
+    let next = next_state(&mut life.random.borrow_mut(), &before);
+    let Some((kind, after)) = next else {
         return;
     };
     let region = match volume.private_region() {

@@ -16,6 +16,7 @@ use crate::jobs::{cancel_all, resume_all};
 use crate::nemesis::{end_if_healthy, lift, nemesis};
 use crate::operator::operator;
 use crate::plan::{Plan, Plant};
+use crate::scenario;
 use crate::state::{Counters, Life, Model, boot_id};
 use crate::summary::Summary;
 use crate::verify::{self, Opened, path_of};
@@ -57,6 +58,8 @@ pub fn run(seed: u64, plant: Option<Plant>) -> Result<Summary, Failure> {
 struct History {
     plan: Plan,
     random: Random,
+    /// Chance of what is looked at beside the history.
+    scenarios: Random,
     world: SimWorld,
     model: Model,
     counters: Rc<Counters>,
@@ -75,6 +78,7 @@ impl History {
         History {
             plan,
             random,
+            scenarios: Random::new(seed ^ 0x7363_656e_6500),
             world,
             model: Model::default(),
             counters: Rc::default(),
@@ -153,6 +157,7 @@ impl History {
         let world = self.world.clone();
         self.plant();
         let mut random = self.random.fork();
+        let mut scenarios = self.scenarios.fork();
         let model = std::mem::take(&mut self.model);
         let (plan, counters, summary, boot) = (
             self.plan.clone(),
@@ -203,6 +208,9 @@ impl History {
                 let pause = random.below(longest) * life.pace();
                 life.sleep(Duration::from_micros(pause)).await;
                 look(&life, &mut random, boot);
+                if plan.scenarios {
+                    scenario::perhaps(&life, &mut scenarios, boot);
+                }
                 end_if_healthy(&life).await;
             }
             if last {

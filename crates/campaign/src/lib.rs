@@ -18,6 +18,7 @@ mod operator;
 pub mod owners;
 pub mod plan;
 pub mod register;
+mod scenario;
 mod state;
 mod summary;
 mod verify;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub volumes: usize,
     /// Disks get into trouble.
     pub troubles: bool,
+    /// Other futures than a crash at home are looked at.
+    pub scenarios: bool,
     /// A defect of the test itself.
     pub plant: Option<Plant>,
 }
@@ -60,6 +62,7 @@ impl Plan {
             looks: random.within(10..40),
             volumes: random.within(1..5) as usize,
             troubles: random.one_in(2) && plant.is_none(),
+            scenarios: plant.is_none(),
             plant,
         }
     }

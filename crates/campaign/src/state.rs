@@ -92,6 +92,8 @@ pub struct Model {
     pub pending: BTreeMap<u64, Pending>,
     /// The disk in trouble.
     pub trouble: Option<Trouble>,
+    /// Disks are away, and these volumes can do without them.
+    pub without: Option<BTreeSet<u32>>,
 }
 
 impl Model {
@@ -112,6 +114,7 @@ impl Model {
                 .map(|(id, pending)| (*id, pending.fork()))
                 .collect(),
             trouble: self.trouble.clone(),
+            without: self.without.clone(),
         }
     }
 

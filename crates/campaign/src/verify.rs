@@ -35,20 +35,57 @@ pub async fn open(
     random: &mut Random,
     boot: u64,
 ) -> Option<Opened> {
+    let opening = Opening {
+        boot,
+        ..Opening::default()
+    };
+    open_where(world, model, counters, random, &opening).await
+}
+
+/// Where and with what a pool is opened.
+#[derive(Default)]
+pub struct Opening {
+    /// Number of the boot of the machine.
+    pub boot: u64,
+    /// What the paths of the disks begin with on this machine.
+    pub machine: &'static str,
+    /// Disks that are not there.
+    pub away: BTreeSet<usize>,
+}
+
+/// As [`open`], on any machine. Disks may be away only when no change of the devices is under way: a majority of them
+/// opens, a minority does not.
+pub async fn open_where(
+    world: &SimWorld,
+    model: &mut Model,
+    counters: &Counters,
+    random: &mut Random,
+    opening: &Opening,
+) -> Option<Opened> {
+    let Opening {
+        boot,
+        machine,
+        away,
+    } = opening;
+    let members = model.devices.len();
     let mut disks: BTreeSet<usize> = model.devices.values().copied().collect();
     disks.extend(model.pending.values().filter_map(|pending| match pending {
         Pending::DeviceAdd(_, disk) => Some(*disk),
         _ => None,
     }));
+    disks.retain(|disk| !away.contains(disk));
+    let minority = !away.is_empty() && disks.len() <= members / 2;
     let sources = disks
         .iter()
         .map(|disk| DeviceSource {
-            path: path_of(*disk),
+            path: format!("{machine}{}", path_of(*disk)),
             device: world.device(*disk),
         })
         .collect();
-    let pool = match Pool::open(sources, boot_id(boot)).await {
+    let pool = match Pool::open(sources, boot_id(*boot)).await {
+        Ok(_) if minority => violation("a minority of the devices opens"),
         Ok(pool) => Arc::new(pool),
+        Err(_) if minority => return None,
         // The very first device was being added.
         Err(_) if model.devices.is_empty() => return None,
         Err(error) if may_be_away(model) => {
@@ -88,7 +125,8 @@ async fn devices(pool: &Pool<SimDevice>, model: &mut Model, owners: &Mutex<Owner
     for info in pool.devices().await {
         let disk = info
             .path
-            .strip_prefix("/disk")
+            .rsplit_once("/disk")
+            .map(|(_, disk)| disk)
             .and_then(|disk| disk.parse().ok());
         let Some(disk) = disk else {
             violation(&format!("device {} is at {}", info.name, info.path));
@@ -198,7 +236,11 @@ pub async fn check(pool: &Pool<SimDevice>, model: &mut Model, counters: &Counter
         let tolerant = model
             .trouble
             .as_ref()
-            .is_none_or(|trouble| trouble.tolerant.contains(&number));
+            .is_none_or(|trouble| trouble.tolerant.contains(&number))
+            && model
+                .without
+                .as_ref()
+                .is_none_or(|tolerant| tolerant.contains(&number));
         if let Some(fault) = volume.fault() {
             if tolerant {
                 violation(&format!("volume {number} is not served: {fault}"));

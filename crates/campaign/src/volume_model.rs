@@ -86,6 +86,16 @@ impl Keys {
             .collect()
     }
 
+    /// It is not known whether what comes next counts as a reboot; nothing is under way.
+    pub fn perhaps_rebooted(&mut self, persist_always: bool) {
+        let mut rebooted = Keys {
+            acknowledged: self.acknowledged.clone(),
+            in_flight: None,
+        };
+        rebooted.power_on(persist_always);
+        self.in_flight = Some(rebooted.acknowledged);
+    }
+
     /// What is left after the machine lost power (SPC-4 5.13.11.2.1).
     fn power_on(&mut self, persist_always: bool) {
         for state in std::iter::once(&mut self.acknowledged).chain(&mut self.in_flight) {
@@ -152,7 +162,7 @@ impl VolumeModel {
     }
 
     /// Persist=always.
-    fn persist_always(&self) -> bool {
+    pub fn persist_always(&self) -> bool {
         self.request.persist == Persist::Always
     }
 
