@@ -102,8 +102,14 @@ pub async fn open_where(
     model.pending.clear();
     model.closing.clear();
     let now = counters.tick();
-    for volume in model.volumes.values_mut() {
-        volume.opened(now);
+    for volume in pool.volumes() {
+        // Of what is not served nothing was made durable.
+        if volume.fault().is_none()
+            && let Some(number) = number_of(&volume.record().name)
+            && let Some(expected) = model.volumes.get_mut(&number)
+        {
+            expected.opened(now);
+        }
     }
     Some(Opened { pool, owners })
 }
