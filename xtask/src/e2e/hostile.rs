@@ -459,10 +459,13 @@ fn random_cdbs(field: &Field) -> Result<Vec<TcpStream>> {
 }
 
 fn resets(field: &Field) -> Result<Vec<TcpStream>> {
+    // A nexus of its own: a login that is carried out late must not take the place of a session of the next attack.
+    let mut identity = field.attacker();
+    identity.isid[5] = 3;
     for index in 0..300 {
         let mut stream = connect(field.portal)?;
         if index % 3 > 0 {
-            stream.write_all(&login_request(&field.attacker(), &field.target).bytes())?;
+            stream.write_all(&login_request(&identity, &field.target).bytes())?;
         }
         if index % 3 > 1 {
             Pdu::read(&mut stream).ok();
