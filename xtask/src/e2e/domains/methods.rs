@@ -73,8 +73,10 @@ fn mailbox(lab: &Lab, b: &mut Node) -> Result<()> {
     let mailbox = super::lab::lun(&shown["mailbox"]["lun"])?;
     let slot = lab.shown("pair", "b")?["slot"].as_u64().context("a slot")?;
     b.session.clear_unit_attentions(mailbox)?;
-    let head = b.session.read(mailbox, 0, 8, 512)?;
-    ensure!(head.starts_with(b"RINGFMB"), "the head has written nothing");
+    until("the head has written to the mailbox", || {
+        let head = b.session.read(mailbox, 0, 8, 512)?;
+        Ok(head.starts_with(b"RINGFMB"))
+    })?;
     let own = (SLOTS + slot * 8192) / 512;
     let data = || bytes::Bytes::from(vec![0; 4096]);
     b.session

@@ -6,12 +6,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ::volume::DeviceSource;
 use ::volume::pool::WITNESS_BYTES;
+use ::volume::{DeviceInfo, DeviceSource};
 
 use super::device::{create_sparse, unwritten};
 use super::{Operations, explain, lock};
-use crate::daemon::device_list::Entry;
+use crate::daemon::device_list::{DeviceList, Entry};
 use crate::daemon::pool::open_device;
 use crate::daemon::witness;
 use crate::events::What;
@@ -194,23 +194,28 @@ impl Operations {
         Ok(())
     }
 
-    /// Forgets the paths of devices that the pool has let go of (one that was replaced, for instance).
     fn forget_gone(&self) -> Result<(), Failure> {
         let mut list = lock(&self.devices);
         let devices = self.device_infos()?;
-        if devices.is_empty() {
-            return Ok(());
-        }
-        let gone: Vec<PathBuf> = list
-            .entries()
-            .iter()
-            .filter(|entry| !entry.unsettled)
-            .map(|entry| entry.path.clone())
-            .filter(|path| devices.iter().all(|info| path != Path::new(&info.path)))
-            .collect();
-        for path in gone {
-            list.remove(&path).map_err(|error| unwritten(&error))?;
-        }
-        Ok(())
+        forget_gone(&mut list, &devices)
     }
+}
+
+/// Forgets the paths of devices that the pool has let go of (one that was replaced, for instance): those that are not among
+/// `devices`, which are all that it has.
+pub(super) fn forget_gone(list: &mut DeviceList, devices: &[DeviceInfo]) -> Result<(), Failure> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let gone: Vec<PathBuf> = list
+        .entries()
+        .iter()
+        .filter(|entry| !entry.unsettled)
+        .map(|entry| entry.path.clone())
+        .filter(|path| devices.iter().all(|info| path != Path::new(&info.path)))
+        .collect();
+    for path in gone {
+        list.remove(&path).map_err(|error| unwritten(&error))?;
+    }
+    Ok(())
 }

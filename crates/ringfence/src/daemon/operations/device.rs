@@ -9,6 +9,7 @@ use std::time::Instant;
 use ::volume::config::DeviceRole;
 use ::volume::{DeviceInfo, DeviceSource};
 
+use super::chores::forget_gone;
 use super::{Operations, explain, lock};
 use crate::control::model::{Device, DeviceErrors, Job};
 use crate::daemon::audit::Audit;
@@ -43,11 +44,10 @@ impl Operations {
         }
         let _shared = self.shared()?;
         let mut list = lock(&self.devices);
-        if let Some(info) = self
-            .device_infos()?
-            .into_iter()
-            .find(|info| info.name == name)
-        {
+        let devices = self.device_infos()?;
+        // One that was replaced a moment ago may be added again.
+        forget_gone(&mut list, &devices)?;
+        if let Some(info) = devices.into_iter().find(|info| info.name == name) {
             return Err(Failure::refused(format!(
                 "there is a device {name} already, at {}",
                 info.path
