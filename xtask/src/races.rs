@@ -1,17 +1,17 @@
 //! `cargo xtask sim --domains`: simulated races between the members of fence domains (the `fencing-campaign` crate).
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::context::Context;
-use crate::process::{finish, run_within, tail};
-use crate::sim::Arguments;
+use crate::process::{finish, tail};
+use crate::sim::{Arguments, build};
 use crate::targets::TargetKind;
 
-const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+/// The package of these campaigns.
+const PACKAGE: &str = "fencing-campaign";
 /// The runs inside `cargo xtask test` end with the histories or the time; their histories are the same each time.
 const SHORT_HISTORIES: &str = "4000";
 const SHORT_NODE_HISTORIES: &str = "1000";
@@ -23,30 +23,12 @@ const SHORT_MINUTES: &str = "0.2";
 /// When a promise was broken.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let context = Context::new(arguments.seed, TargetKind::Ringfence)?;
-    let mut campaign = Command::new(build(&context)?);
-    campaign
-        .arg(format!("--histories={}", arguments.histories))
-        .arg(format!("--seed={}", context.seed));
-    if let Some(minutes) = arguments.minutes {
-        campaign.arg(format!("--minutes={minutes}"));
+    let mut campaign = Command::new(build(&context, PACKAGE)?);
+    campaign.arg(format!("--histories={}", arguments.histories));
+    if arguments.nodes {
+        campaign.arg("--nodes");
     }
-    if let Some(plant) = &arguments.plant {
-        campaign.arg(format!("--plant={plant}"));
-    }
-    let flags = [
-        ("--replay", arguments.replay),
-        ("--trace", arguments.trace),
-        ("--keep-going", arguments.keep_going),
-        ("--nodes", arguments.nodes),
-    ];
-    for (flag, given) in flags {
-        if given {
-            campaign.arg(flag);
-        }
-    }
-    let status = campaign.status().context("the campaign does not start")?;
-    ensure!(status.success(), "the campaign failed");
-    Ok(())
+    arguments.run(campaign, context.seed)
 }
 
 /// A campaign of less than half a minute.
@@ -59,7 +41,7 @@ pub fn short_run(context: &Context) -> Result<String> {
         (SHORT_HISTORIES, None),
         (SHORT_NODE_HISTORIES, Some("--nodes")),
     ] {
-        let mut campaign = Command::new(build(context)?);
+        let mut campaign = Command::new(build(context, PACKAGE)?);
         campaign.args(["--histories", histories, "--minutes", SHORT_MINUTES]);
         campaign.args(nodes);
         let finished = finish(&mut campaign, Duration::from_secs(300))?;
@@ -69,18 +51,4 @@ pub fn short_run(context: &Context) -> Result<String> {
         all.push(words.unwrap_or_default().to_owned());
     }
     Ok(all.join("; "))
-}
-
-fn build(context: &Context) -> Result<PathBuf> {
-    let args = [
-        "build",
-        "-q",
-        "--profile",
-        "campaign",
-        "--locked",
-        "-p",
-        "fencing-campaign",
-    ];
-    run_within(&mut context.cargo(&args), BUILD_LIMIT)?;
-    Ok(context.target_folder()?.join("campaign/fencing-campaign"))
 }

@@ -11,6 +11,8 @@ use crate::process::{finish, run_within, tail};
 use crate::races;
 use crate::targets::TargetKind;
 
+/// The package of the campaigns over the volume manager.
+const PACKAGE: &str = "campaign";
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 /// The run inside `cargo xtask test` goes through the histories that once broke something and so many others, the same
 /// ones each time: it fails for what was changed, not for what chance finds. Chance belongs to `cargo xtask sim`.
@@ -62,30 +64,40 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return races::run(arguments);
     }
     let context = Context::new(arguments.seed, TargetKind::Ringfence)?;
-    let mut campaign = Command::new(build(&context)?);
+    let mut campaign = Command::new(build(&context, PACKAGE)?);
     println!("seed {}", context.seed);
-    campaign
-        .arg(format!("--crash-points={}", arguments.crash_points))
-        .arg(format!("--seed={}", context.seed));
-    if let Some(minutes) = arguments.minutes {
-        campaign.arg(format!("--minutes={minutes}"));
-    }
-    if let Some(plant) = &arguments.plant {
-        campaign.arg(format!("--plant={plant}"));
-    }
-    let flags = [
-        ("--replay", arguments.replay),
-        ("--trace", arguments.trace),
-        ("--keep-going", arguments.keep_going),
-    ];
-    for (flag, given) in flags {
-        if given {
-            campaign.arg(flag);
+    campaign.arg(format!("--crash-points={}", arguments.crash_points));
+    arguments.run(campaign, context.seed)
+}
+
+impl Arguments {
+    /// Runs a campaign with the arguments that all of them have.
+    ///
+    /// # Errors
+    /// When it fails; it says why itself.
+    pub fn run(&self, mut campaign: Command, seed: u64) -> Result<()> {
+        campaign.arg(format!("--seed={seed}"));
+        if let Some(minutes) = self.minutes {
+            campaign.arg(format!("--minutes={minutes}"));
         }
+        if let Some(plant) = &self.plant {
+            campaign.arg(format!("--plant={plant}"));
+        }
+        let flags = [
+            ("--replay", self.replay),
+            ("--trace", self.trace),
+            ("--keep-going", self.keep_going),
+        ];
+        campaign.args(
+            flags
+                .iter()
+                .filter(|(_, given)| *given)
+                .map(|(flag, _)| flag),
+        );
+        let status = campaign.status().context("the campaign does not start")?;
+        ensure!(status.success(), "the campaign failed");
+        Ok(())
     }
-    let status = campaign.status().context("the campaign does not start")?;
-    ensure!(status.success(), "the campaign failed");
-    Ok(())
 }
 
 /// A campaign of less than a minute, always the same one unless `--seed` chooses others.
@@ -93,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// # Errors
 /// When a promise was broken; the message says how to replay it.
 pub fn short_run(context: &Context) -> Result<String> {
-    let mut campaign = Command::new(build(context)?);
+    let mut campaign = Command::new(build(context, PACKAGE)?);
     let seed = context.chosen_seed.unwrap_or(SHORT_SEED);
     campaign
         .arg("--kept")
@@ -108,7 +120,11 @@ pub fn short_run(context: &Context) -> Result<String> {
     Ok(words.unwrap_or_default().to_owned())
 }
 
-fn build(context: &Context) -> Result<PathBuf> {
+/// Builds the campaign of this package, fast and with every assertion; gives its path.
+///
+/// # Errors
+/// When it does not build.
+pub fn build(context: &Context, package: &str) -> Result<PathBuf> {
     let args = [
         "build",
         "-q",
@@ -116,8 +132,8 @@ fn build(context: &Context) -> Result<PathBuf> {
         "campaign",
         "--locked",
         "-p",
-        "campaign",
+        package,
     ];
     run_within(&mut context.cargo(&args), BUILD_LIMIT)?;
-    Ok(context.target_folder()?.join("campaign/campaign"))
+    Ok(context.target_folder()?.join("campaign").join(package))
 }
