@@ -37,6 +37,10 @@ pub const KEPT: &[Kept] = &[
         reason: "as 10115, at another moment of the removal",
     },
     Kept {
+        seed: 900_000_528,
+        reason: "the zeroes of a grow that hung landed on what an overtaking grow had made room for",
+    },
+    Kept {
         seed: 1_397_028_988,
         reason: "a job that was cancelled while its end waited still made its keys members",
     },

@@ -263,6 +263,12 @@ pub enum PoolError {
         /// The device that was named.
         device: String,
     },
+    /// The volume is growing already.
+    #[error("volume {name} is growing already")]
+    Growing {
+        /// The volume.
+        name: String,
+    },
     /// The keys are being changed.
     #[error(
         "the keys of volume {volume} are being changed, or a device that holds them hangs; try again, or first take that device out with `ringfence device fail NAME`"
@@ -344,6 +350,7 @@ impl PoolError {
             | PoolError::KeysHaveQuorum { .. }
             | PoolError::KeysNotThere { .. }
             | PoolError::KeysBusy { .. }
+            | PoolError::Growing { .. }
             | PoolError::NoDevice
             | PoolError::NoSpace { .. }
             | PoolError::NoLun

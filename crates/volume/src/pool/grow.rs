@@ -39,6 +39,21 @@ impl<D: BlockDevice> Pool<D> {
     /// [`PoolError`]; the volume is as before then.
     pub async fn volume_grow(&self, name: &str, size_bytes: u64) -> Result<(), PoolError> {
         check_size(size_bytes)?;
+        let uuid = {
+            let mut inner = self.inner.lock().await;
+            let uuid = self.volume(name)?.uuid();
+            // Zeroes of one that is overtaken would land on what another has made room for.
+            if !inner.growing.insert(uuid) {
+                return Err(PoolError::Growing { name: name.into() });
+            }
+            uuid
+        };
+        let grown = self.grow_alone(name, size_bytes).await;
+        self.inner.lock().await.growing.remove(&uuid);
+        grown
+    }
+
+    async fn grow_alone(&self, name: &str, size_bytes: u64) -> Result<(), PoolError> {
         let mut inner = self.inner.lock().await;
         loop {
             self.settle(&mut inner).await?;

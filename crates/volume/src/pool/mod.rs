@@ -73,6 +73,7 @@ impl<D> Default for Inner<D> {
             names: None,
             making: BTreeMap::new(),
             joining: BTreeSet::new(),
+            growing: BTreeSet::new(),
             quorum_regions: BTreeMap::new(),
         }
     }
@@ -91,6 +92,8 @@ struct Inner<D> {
     making: BTreeMap<String, u16>,
     /// Names of devices that are being added.
     joining: BTreeSet<String>,
+    /// Volumes that are growing.
+    growing: BTreeSet<Uuid>,
     /// Space of quorum regions that no document has yet, by the document that is to have it.
     quorum_regions: BTreeMap<Uuid, Reserved>,
 }

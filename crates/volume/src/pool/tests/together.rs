@@ -40,6 +40,30 @@ fn a_volume_that_is_deleted_while_it_grows_stays_deleted() {
 }
 
 #[test]
+fn a_volume_does_not_grow_twice_at_once() {
+    let world = SimWorld::seeded(7);
+    for _ in 0..2 {
+        world.add(64 * MIB, 4096);
+    }
+    world.run(async {
+        let pool = pool(&world, 2).await;
+        pool.volume_create(request("v", 4)).await.unwrap();
+        let (first, second) = zip(
+            pool.volume_grow("v", 30 * MIB),
+            pool.volume_grow("v", 5 * MIB),
+        )
+        .await;
+        first.unwrap();
+        // Its zeroes would have landed on what the first one made room for, or the other way round.
+        assert!(
+            matches!(second, Err(PoolError::Growing { .. })),
+            "{second:?}"
+        );
+        pool.volume_grow("v", 31 * MIB).await.unwrap();
+    });
+}
+
+#[test]
 fn a_change_does_not_wait_for_zeroes_of_another() {
     let world = SimWorld::seeded(1);
     for _ in 0..3 {
