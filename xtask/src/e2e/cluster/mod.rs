@@ -1,6 +1,7 @@
 //! Clusters of three guests that share volumes, on a network of their own: nodes that are cut off, stopped or killed are
 //! fenced, and records on the volumes prove that nothing of theirs came after.
 
+mod gfs2;
 mod lab;
 mod pacemaker;
 mod records;
@@ -18,11 +19,18 @@ use crate::context::Context;
 /// Name, what it shows, and the scenario; each has guests of its own.
 type Scenario = (&'static str, &'static str, fn(&mut Cluster) -> Result<()>);
 
-const SCENARIOS: &[Scenario] = &[(
-    "pacemaker-fence-scsi",
-    "Pacemaker with fence_scsi: a node cut off, one killed, one paused",
-    |cluster| pacemaker::run(cluster, Agent::Scsi),
-)];
+const SCENARIOS: &[Scenario] = &[
+    (
+        "pacemaker-fence-scsi",
+        "Pacemaker with fence_scsi: a node cut off, one killed, one paused",
+        |cluster| pacemaker::run(cluster, Agent::Scsi),
+    ),
+    (
+        "gfs2",
+        "the same with GFS2 mounted on all nodes, one paused: the others recover, and it is clean",
+        gfs2::run,
+    ),
+];
 
 /// The names of the scenarios.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -32,7 +32,7 @@ pub fn run(cluster: &mut Cluster, agent: Agent) -> Result<()> {
         cluster.record_volume(volume)?;
     }
     let pacemaker = Pacemaker::new(cluster, agent);
-    story::run(cluster, &pacemaker)
+    story::run(cluster, &pacemaker, story::ALL)
 }
 
 impl Software for Pacemaker {

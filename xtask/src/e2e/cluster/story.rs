@@ -19,24 +19,46 @@ pub trait Software {
     /// # Errors
     /// When they do not become so.
     fn wait_whole(&self, cluster: &mut Cluster) -> Result<()>;
+
+    /// How much of a node's work in a file system the node knows to be durable; nothing where there is no file system.
+    ///
+    /// # Errors
+    /// When the guest is gone.
+    fn durable(&self, _cluster: &mut Cluster, _index: usize) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Checks that the others have recovered after a node was fenced, with what was durable of it.
+    ///
+    /// # Errors
+    /// When they have not, or something is lost.
+    fn recovered(&self, _cluster: &mut Cluster, _loser: usize, _durable: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What befalls a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
+    /// Its interface to the cluster's network is down; that to the storage is not.
     CutOff,
+    /// It ends as by a power failure.
     Killed,
+    /// It stands still, and goes on when it has been fenced.
     Paused,
 }
+
+/// All fates, each for another node.
+pub const ALL: &[(usize, Fate)] = &[(2, Fate::CutOff), (0, Fate::Killed), (1, Fate::Paused)];
 
 /// How often a loser must have been refused on each disk before it is believed that nothing of it lands.
 const REFUSED: u64 = 20;
 
-/// Runs the story on volumes that exist, with guests that have booted.
+/// Runs the story on volumes that exist, with guests that have booted. The last loser stays as it is, which is not to be killed.
 ///
 /// # Errors
 /// When a node is not fenced, a write lands that must not, one is lost, or a survivor cannot write.
-pub fn run(cluster: &mut Cluster, software: &impl Software) -> Result<()> {
+pub fn run(cluster: &mut Cluster, software: &impl Software, fates: &[(usize, Fate)]) -> Result<()> {
     for index in 0..NODES {
         cluster.login(index)?;
         records::start_witness(cluster, index)?;
@@ -48,9 +70,9 @@ pub fn run(cluster: &mut Cluster, software: &impl Software) -> Result<()> {
         records::start_writer(cluster, index)?;
     }
     cluster.say("all are members and write");
-    for (loser, fate) in [(2, Fate::CutOff), (0, Fate::Killed), (1, Fate::Paused)] {
-        strike(cluster, loser, fate)?;
-        if fate != Fate::Paused {
+    for (position, &(loser, fate)) in fates.iter().enumerate() {
+        strike(cluster, software, loser, fate)?;
+        if position + 1 < fates.len() {
             come_back(cluster, software, loser, fate)?;
         }
     }
@@ -81,13 +103,14 @@ fn settle(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-fn strike(cluster: &mut Cluster, loser: usize, fate: Fate) -> Result<()> {
+fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: Fate) -> Result<()> {
     let name = cluster.guests[loser].name.clone();
     let survivors: Vec<usize> = (0..NODES).filter(|&index| index != loser).collect();
     for &survivor in &survivors {
         cluster.guests[survivor].ok("true > /run/rf-seen")?;
     }
     let before = records::status(cluster, loser)?;
+    let durable = software.durable(cluster, loser)?;
     match fate {
         Fate::CutOff => cluster.network.set_cluster_link(loser as u8 + 1, false)?,
         Fate::Killed => cluster.guests[loser].kill()?,
@@ -140,7 +163,7 @@ fn strike(cluster: &mut Cluster, loser: usize, fate: Fate) -> Result<()> {
             now.errors
         );
     }
-    Ok(())
+    software.recovered(cluster, loser, durable)
 }
 
 /// Compares the loser's areas with what the witnesses saw when they were told of the fence, and with what the loser was told.
