@@ -61,7 +61,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let accelerator = accelerator::choose(&image, &folder);
     let network = Network::create()?;
     let start = Instant::now();
-    let mut guest = Guest::start(&image, accelerator, &network, &network.seat(1)?, 1, &folder)?;
+    let mut guest = Guest::start(
+        &image,
+        accelerator,
+        &network,
+        &network.seat(1)?,
+        1,
+        &folder,
+        None,
+    )?;
     guest.wait_ready()?;
     println!(
         "{} is up with {accelerator:?} ({:.1} s)",

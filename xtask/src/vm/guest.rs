@@ -39,7 +39,7 @@ pub struct Answer {
 
 impl Guest {
     /// Starts guest number `number` (from 1) at its seat; it boots on while this returns. Files go to `folder`, beside those
-    /// of an earlier guest of that number.
+    /// of an earlier guest of that number. `tar`, if there is one, is the guest's second disk, `/dev/vdb`.
     ///
     /// # Errors
     /// When QEMU does not start.
@@ -50,6 +50,7 @@ impl Guest {
         seat: &Seat,
         number: u8,
         folder: &Path,
+        tar: Option<&Path>,
     ) -> Result<Self> {
         let name = format!("guest{number}");
         let initiator = format!("iqn.2026-11.dev.ringfence.test:{name}");
@@ -60,6 +61,7 @@ impl Guest {
             console: folder.join(format!("{name}.{boot}.console")),
             socket: folder.join(format!("{name}.{boot}.port")),
             qmp: folder.join(format!("{name}.{boot}.qmp")),
+            tar: tar.map(Path::to_owned),
         };
         let qemu = qemu(image, accelerator, &name, &initiator, number, seat, &files);
         let process =
@@ -261,11 +263,12 @@ impl Guest {
     }
 }
 
-/// What QEMU makes for one guest.
+/// What QEMU makes and reads for one guest.
 struct Files {
     console: PathBuf,
     socket: PathBuf,
     qmp: PathBuf,
+    tar: Option<PathBuf>,
 }
 
 fn qemu(
@@ -299,6 +302,12 @@ fn qemu(
         "file={},format=raw,if=virtio,snapshot=on",
         image.root.display()
     ));
+    if let Some(tar) = &files.tar {
+        qemu.arg("-drive").arg(format!(
+            "file={},format=raw,if=virtio,readonly=on",
+            tar.display()
+        ));
+    }
     qemu.arg("-serial")
         .arg(format!("file:{}", files.console.display()));
     qemu.arg("-qmp")

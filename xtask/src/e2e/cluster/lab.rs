@@ -34,6 +34,7 @@ pub struct Cluster {
     disks: Vec<Disk>,
     seats: Vec<Seat>,
     image: Image,
+    tar: PathBuf,
     accelerator: Accelerator,
     start: Instant,
 }
@@ -60,6 +61,12 @@ impl Cluster {
         let binary = context.ringfence()?;
         let start = Instant::now();
         let folder = context.folder(name)?;
+        let tar = folder.join("ringfence.tar");
+        run(
+            command("tar", ["--transform", "s/.*/ringfence/", "-P", "-cf"])
+                .arg(&tar)
+                .arg(binary),
+        )?;
         let accelerator = accelerator::choose(&image, &folder);
         let network = Network::create()?;
         network.add_cluster()?;
@@ -76,6 +83,7 @@ impl Cluster {
             disks: Vec::new(),
             seats: Vec::new(),
             image,
+            tar,
             accelerator,
             start,
         };
@@ -126,9 +134,7 @@ impl Cluster {
     /// When the daemon refuses.
     pub fn volume(&mut self, name: &str, size_mib: u32) -> Result<String> {
         let lun = self.target.create_volume(name, size_mib, 512)?;
-        let shown = self.target.cli_json(&["volume", "show", name])?;
-        let naa = shown["naa"].as_str().context("a volume has a name")?;
-        let path = format!("/dev/disk/by-id/scsi-3{}", naa.trim_start_matches("0x"));
+        let path = self.path(name)?;
         self.disks.push(Disk {
             volume: name.into(),
             lun,
@@ -136,6 +142,19 @@ impl Cluster {
             records: false,
         });
         Ok(path)
+    }
+
+    /// The path of a volume in a guest that is logged in.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn path(&self, volume: &str) -> Result<String> {
+        let shown = self.target.cli_json(&["volume", "show", volume])?;
+        let naa = shown["naa"].as_str().context("a volume has a name")?;
+        Ok(format!(
+            "/dev/disk/by-id/scsi-3{}",
+            naa.trim_start_matches("0x")
+        ))
     }
 
     /// Logs a guest in and waits for its disks.
@@ -262,6 +281,7 @@ impl Cluster {
             &self.seats[index],
             number,
             &self.folder,
+            Some(&self.tar),
         )
     }
 }

@@ -1,8 +1,10 @@
 //! Clusters of three guests that share volumes, on a network of their own: nodes that are cut off, stopped or killed are
 //! fenced, and records on the volumes prove that nothing of theirs came after.
 
+mod domain;
 mod gfs2;
 mod lab;
+mod node;
 mod pacemaker;
 mod records;
 mod story;
@@ -29,6 +31,11 @@ const SCENARIOS: &[Scenario] = &[
         "gfs2",
         "the same with GFS2 mounted on all nodes, one paused: the others recover, and it is clean",
         gfs2::run,
+    ),
+    (
+        "node",
+        "ringfence node alone: a node cut off, one killed, one paused",
+        node::run,
     ),
 ];
 

@@ -84,7 +84,7 @@ impl Lab {
         let network = Network::create()?;
         let start = |number| {
             let seat = network.seat(number)?;
-            Guest::start(&image, accelerator, &network, &seat, number, &folder)
+            Guest::start(&image, accelerator, &network, &seat, number, &folder, None)
         };
         let mut guests = [start(1)?, start(2)?];
         let target_folder = folder.join("target");
