@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::tools::Tools;
 use crate::context::Context;
 use crate::process::{command, run};
 use crate::targets::Target;
@@ -34,7 +35,7 @@ pub struct Cluster {
     disks: Vec<Disk>,
     seats: Vec<Seat>,
     image: Image,
-    tar: PathBuf,
+    tools: Tools,
     accelerator: Accelerator,
     start: Instant,
 }
@@ -61,19 +62,17 @@ impl Cluster {
         let binary = context.ringfence()?;
         let start = Instant::now();
         let folder = context.folder(name)?;
-        let tar = folder.join("ringfence.tar");
-        run(
-            command("tar", ["--transform", "s/.*/ringfence/", "-P", "-cf"])
-                .arg(&tar)
-                .arg(binary),
-        )?;
+        let tools = Tools::make(binary, &folder)?;
+        let arguments = tools.serve_arguments();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let accelerator = accelerator::choose(&image, &folder);
         let network = Network::create()?;
         network.add_cluster()?;
         let target_folder = folder.join("target");
         let portal = network.portals()[0];
-        let mut target =
-            Ringfence::new(binary, &target_folder, vec![portal])?.in_namespace(network.name());
+        let mut target = Ringfence::new(binary, &target_folder, vec![portal])?
+            .in_namespace(network.name())
+            .with_arguments(&arguments);
         target.start()?;
         let mut cluster = Self {
             guests: Vec::new(),
@@ -83,7 +82,7 @@ impl Cluster {
             disks: Vec::new(),
             seats: Vec::new(),
             image,
-            tar,
+            tools,
             accelerator,
             start,
         };
@@ -210,25 +209,6 @@ impl Cluster {
         Ok(std::fs::read(&copy)?)
     }
 
-    /// The events of the daemon from the one with this number on.
-    ///
-    /// # Errors
-    /// When the log is not what it should be.
-    pub fn events_since(&self, sequence: u64) -> Result<Vec<serde_json::Value>> {
-        let text = self.target.cli_ok(&["events", "--json"])?;
-        let mut events = Vec::new();
-        for line in text.lines() {
-            let event: serde_json::Value = serde_json::from_str(line)?;
-            let number = event["sequence"]
-                .as_u64()
-                .context("an event has a number")?;
-            if number >= sequence {
-                events.push(event);
-            }
-        }
-        Ok(events)
-    }
-
     /// Repeats a look until it gives something, at most `seconds` under KVM.
     ///
     /// # Errors
@@ -281,7 +261,7 @@ impl Cluster {
             &self.seats[index],
             number,
             &self.folder,
-            Some(&self.tar),
+            Some(&self.tools.tar),
         )
     }
 }

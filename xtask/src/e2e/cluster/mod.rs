@@ -8,6 +8,7 @@ mod node;
 mod pacemaker;
 mod records;
 mod story;
+mod tools;
 
 use std::time::Instant;
 
@@ -26,6 +27,11 @@ const SCENARIOS: &[Scenario] = &[
         "pacemaker-fence-scsi",
         "Pacemaker with fence_scsi: a node cut off, one killed, one paused",
         |cluster| pacemaker::run(cluster, Agent::Scsi),
+    ),
+    (
+        "pacemaker-fence-ringfence",
+        "Pacemaker with fence_ringfence: a node cut off, one killed, one paused",
+        |cluster| pacemaker::run(cluster, Agent::Ringfence),
     ),
     (
         "gfs2",

@@ -37,7 +37,7 @@ impl Software for Node {
         let address = format!("10.78.0.{}:{PORT}", 11 + index);
         // The hooks stop nothing: what keeps a loser from writing is the fence alone.
         guest.ok(&format!(
-            "tar -C /usr/sbin -xf /dev/vdb && mkdir -p /run/ringfence && (setsid ringfence node --domain-disk {} --listen {address} {TIMEOUTS} \
+            "tar -C / -xf /dev/vdb && mkdir -p /run/ringfence && (setsid ringfence node --domain-disk {} --listen {address} {TIMEOUTS} \
              --on-won 'for name in $RINGFENCE_FENCED; do echo $name; done > /run/rf-fenced' \
              --on-lost true --on-fenced true >/run/rf-node.log 2>&1 </dev/null &)",
             self.mailbox

@@ -2,11 +2,13 @@
 
 use anyhow::{Result, ensure};
 
+use super::domain;
 use super::lab::{Cluster, NODES};
 use super::story::{self, Software};
 
 const COROSYNC: &str = include_str!("../../../vm/cluster/corosync.conf");
 const FENCE_SCSI: &str = include_str!("../../../vm/cluster/fence_scsi.xml");
+const FENCE_RINGFENCE: &str = include_str!("../../../vm/cluster/fence_ringfence.xml");
 const ALERTS: &str = include_str!("../../../vm/cluster/alerts.xml");
 const ALERT: &str = include_str!("../../../vm/cluster/alert");
 
@@ -15,6 +17,8 @@ const ALERT: &str = include_str!("../../../vm/cluster/alert");
 pub enum Agent {
     /// `fence_scsi`, with persistent reservations from the nodes.
     Scsi,
+    /// `fence_ringfence`, which asks the head.
+    Ringfence,
 }
 
 /// A cluster of Pacemaker with one agent.
@@ -31,6 +35,9 @@ pub fn run(cluster: &mut Cluster, agent: Agent) -> Result<()> {
     for volume in ["first", "second"] {
         cluster.record_volume(volume)?;
     }
+    if agent == Agent::Ringfence {
+        domain::make(cluster, &["first", "second"])?;
+    }
     let pacemaker = Pacemaker::new(cluster, agent);
     story::run(cluster, &pacemaker, story::ALL)
 }
@@ -38,6 +45,9 @@ pub fn run(cluster: &mut Cluster, agent: Agent) -> Result<()> {
 impl Software for Pacemaker {
     fn start(&self, cluster: &mut Cluster, index: usize) -> Result<()> {
         let guest = &mut cluster.guests[index];
+        if self.agent == Agent::Ringfence {
+            guest.ok("tar -C / -xf /dev/vdb")?;
+        }
         guest.put("/etc/corosync/corosync.conf", "644", COROSYNC)?;
         guest.put("/usr/sbin/rf-alert", "755", ALERT)?;
         guest.ok("install -m 666 /dev/null /run/rf-alerts.log; mkdir -p /var/log/corosync /var/log/pacemaker; corosync && (setsid pacemakerd -f >/run/rf-pacemakerd.log 2>&1 </dev/null &)")?;
@@ -59,6 +69,7 @@ impl Software for Pacemaker {
         }
         match self.agent {
             Agent::Scsi => wait_registered(cluster),
+            Agent::Ringfence => domain::wait_members(cluster, false),
         }
     }
 }
@@ -73,6 +84,7 @@ impl Pacemaker {
             .collect();
         let primitive = match agent {
             Agent::Scsi => FENCE_SCSI.replace("DEVICES", &paths.join(",")),
+            Agent::Ringfence => FENCE_RINGFENCE.to_owned(),
         };
         Self { agent, primitive }
     }
@@ -91,12 +103,11 @@ impl Pacemaker {
     }
 }
 
-/// Whether the cluster has its fence agent already: then the volumes were reserved once.
-fn configured(cluster: &Cluster) -> Result<bool> {
-    Ok(cluster
-        .events_since(0)?
-        .iter()
-        .any(|event| event["event"] == "reserved"))
+/// Whether the cluster has its fence agent already.
+fn configured(cluster: &mut Cluster) -> Result<bool> {
+    let answer = cluster.guests[0]
+        .run("cibadmin --query --scope resources | grep -q 'class=\"stonith\"'")?;
+    Ok(answer.code == 0)
 }
 
 /// `fence_scsi` has registered each node on each volume, and the reservation stands.
@@ -124,13 +135,13 @@ fn wait_registered(cluster: &mut Cluster) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{COROSYNC, FENCE_SCSI};
+    use super::{COROSYNC, FENCE_RINGFENCE, FENCE_SCSI};
 
     /// What the operators' page shows is what is tested.
     #[test]
     fn the_page_for_operators_has_this_configuration() {
         let page = include_str!("../../../../docs/operators/pacemaker.md");
-        for text in [COROSYNC, FENCE_SCSI] {
+        for text in [COROSYNC, FENCE_SCSI, FENCE_RINGFENCE] {
             let shown: String = text.lines().map(|line| format!("    {line}\n")).collect();
             assert!(page.contains(&shown), "not in the page:\n{shown}");
         }
