@@ -225,6 +225,19 @@ impl Guest {
         self.process.kill()
     }
 
+    /// Waits until the guest has ended by itself, as it does when it is reset; returns all that its kernel and init printed.
+    ///
+    /// # Errors
+    /// When it still runs after `limit` (six times that under emulation).
+    pub fn wait_reset(&mut self, limit: Duration) -> Result<String> {
+        let limit = limit * self.accelerator.patience();
+        wait_for(&format!("{} to be reset", self.name), limit, || {
+            self.process.check_running().is_err().then_some(())
+        })
+        .with_context(|| self.console_tail())?;
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.console)?).into_owned())
+    }
+
     /// The last lines that the guest's kernel and init printed.
     pub fn console_tail(&self) -> String {
         tail(
@@ -312,6 +325,8 @@ fn qemu(
         .arg(format!("file:{}", files.console.display()));
     qemu.arg("-qmp")
         .arg(format!("unix:{},server=on,wait=off", files.qmp.display()));
+    // A watchdog, which does nothing until somebody in the guest starts it.
+    qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
     qemu.args(["-device", "virtio-serial-pci"]);
     qemu.arg("-chardev").arg(format!(
         "socket,id=rf,path={},server=on,wait=off",

@@ -50,6 +50,10 @@ impl Software for Gfs2 {
         }
         for index in 0..NODES {
             self.mount(cluster, index)?;
+            cluster.say(&format!(
+                "{}: GFS2 is mounted and used",
+                cluster.guests[index].name
+            ));
         }
         Ok(())
     }
@@ -90,23 +94,27 @@ impl Gfs2 {
             return Ok(());
         }
         guest.put("/usr/sbin/rf-files", "755", FILES)?;
+        // A mount before the daemon has told the kernel of all nodes would fail.
         let mounted = guest.run_within(
             &format!(
                 "modprobe -a dlm gfs2; mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; \
-                 dlm_controld && mount -t gfs2 {} /mnt && (setsid rf-files {} >/run/rf-files.log 2>&1 </dev/null &)",
+                 dlm_controld || exit 1; \
+                 until [ \"$(ls /sys/kernel/config/dlm/cluster/comms 2>/dev/null | wc -l)\" = {NODES} ]; do sleep 0.2; done; \
+                 mount -t gfs2 {} /mnt && (setsid rf-files {} >/run/rf-files.log 2>&1 </dev/null &)",
                 self.path,
                 index + 1
             ),
-            Duration::from_secs(60),
-        )?;
-        if mounted.code != 0 {
-            let clues = guest.run("dlm_tool status; dlm_tool ls; dmesg | tail -n 20")?;
-            bail!(
-                "{} cannot mount: {}\n{}",
-                guest.name,
-                mounted.text,
-                clues.text
-            );
+            Duration::from_secs(40),
+        );
+        let text = match mounted {
+            Ok(mounted) if mounted.code == 0 => None,
+            Ok(mounted) => Some(mounted.text),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if let Some(text) = text {
+            let clues =
+                guest.run("dlm_tool status; dlm_tool ls; dlm_tool dump; dmesg | tail -n 30")?;
+            bail!("{} cannot mount: {text}\n{}", guest.name, clues.text);
         }
         guest.wait_until(
             "[ -s /run/rf-files ]",

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::records;
 use super::tools::Tools;
+use super::watch::{Place, Watch};
 use crate::context::Context;
 use crate::process::{command, run};
 use crate::targets::Target;
@@ -15,12 +17,13 @@ use crate::vm::guest::Guest;
 use crate::vm::image::Image;
 use crate::vm::network::{Network, Seat};
 
+const TARGET_FOLDER: &str = "target";
 /// How many guests.
 pub const NODES: usize = 3;
 /// An emulated guest is slow to answer a ping; what ends a session here is the test's doing.
 const PING_SECONDS: u32 = 20;
-/// The area of the witnesses, then one for each guest, of 2 MiB each.
-const RECORD_VOLUME_MIB: u32 = 8;
+/// After how long a wait says what it waits for.
+const REMINDER: Duration = Duration::from_secs(20);
 
 /// The guests, the daemon and what lies between. The fields are dropped in this order: processes before the network.
 pub struct Cluster {
@@ -32,6 +35,8 @@ pub struct Cluster {
     pub network: Network,
     /// Files of this run.
     pub folder: PathBuf,
+    /// What the head's event log says of nodes that lost their access, with what was on the devices then.
+    pub watch: Watch,
     disks: Vec<Disk>,
     seats: Vec<Seat>,
     image: Image,
@@ -68,17 +73,19 @@ impl Cluster {
         let accelerator = accelerator::choose(&image, &folder);
         let network = Network::create()?;
         network.add_cluster()?;
-        let target_folder = folder.join("target");
+        let target_folder = folder.join(TARGET_FOLDER);
         let portal = network.portals()[0];
         let mut target = Ringfence::new(binary, &target_folder, vec![portal])?
             .in_namespace(network.name())
             .with_arguments(&arguments);
         target.start()?;
+        let watch = Watch::start(&target.state());
         let mut cluster = Self {
             guests: Vec::new(),
             target,
             network,
             folder,
+            watch,
             disks: Vec::new(),
             seats: Vec::new(),
             image,
@@ -120,7 +127,11 @@ impl Cluster {
     /// # Errors
     /// When the daemon refuses.
     pub fn record_volume(&mut self, name: &str) -> Result<()> {
-        self.volume(name, RECORD_VOLUME_MIB)?;
+        self.volume(name, records::VOLUME_MIB)?;
+        let map = self.target.cli_json(&["volume", "map", name])?;
+        let folder = self.folder.join(TARGET_FOLDER);
+        let place = Place::new(name, &map, |device| folder.join(format!("{device}.img")))?;
+        self.watch.add(place);
         if let Some(disk) = self.disks.last_mut() {
             disk.records = true;
         }
@@ -221,9 +232,14 @@ impl Cluster {
     ) -> Result<T> {
         let limit = Duration::from_secs(seconds) * self.accelerator.patience();
         let start = Instant::now();
+        let mut reminder = REMINDER;
         loop {
             if let Some(found) = look(self)? {
                 return Ok(found);
+            }
+            if start.elapsed() > reminder {
+                reminder += REMINDER;
+                self.say(&format!("  waiting for {what}"));
             }
             ensure!(
                 start.elapsed() < limit,

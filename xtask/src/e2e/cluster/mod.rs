@@ -9,6 +9,7 @@ mod pacemaker;
 mod records;
 mod story;
 mod tools;
+mod watch;
 
 use std::time::Instant;
 

@@ -1,11 +1,15 @@
 //! The records that `xtask/vm/cluster/rf-records` writes, and what they prove.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::lab::Cluster;
 
+/// Size of a volume for records: the area of the witnesses, then one for each guest.
+pub const VOLUME_MIB: u32 = 8;
 const RECORD_BYTES: usize = 4096;
 const AREA_BYTES: usize = 2 << 20;
 const SLOTS: u64 = (AREA_BYTES / RECORD_BYTES) as u64;
@@ -136,6 +140,12 @@ pub fn seen(cluster: &mut Cluster, index: usize, loser: &str) -> Result<Option<S
 /// A node's area of a volume.
 pub fn area(volume: &[u8], node: usize) -> &[u8] {
     &volume[node * AREA_BYTES..][..AREA_BYTES]
+}
+
+/// Where it is, in bytes.
+pub fn area_range(node: usize) -> Range<u64> {
+    let start = (node * AREA_BYTES) as u64;
+    start..start + AREA_BYTES as u64
 }
 
 /// Checks that an area has the last records of its node and nothing else: each whole, in its place, and without a gap.

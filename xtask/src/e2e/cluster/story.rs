@@ -109,6 +109,7 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
     for &survivor in &survivors {
         cluster.guests[survivor].ok("true > /run/rf-seen")?;
     }
+    cluster.watch.forget();
     let before = records::status(cluster, loser)?;
     let durable = software.durable(cluster, loser)?;
     match fate {
@@ -144,7 +145,7 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
     for &survivor in &survivors {
         progress.push(records::status(cluster, survivor)?);
     }
-    prove(cluster, loser, &before, &witnessed, after.as_ref())?;
+    prove(cluster, (loser, fate), &before, &witnessed, after.as_ref())?;
     for (&survivor, then) in survivors.iter().zip(&progress) {
         let what = format!("{} to go on writing", cluster.guests[survivor].name);
         let now = cluster.wait_for(&what, 20, |cluster| {
@@ -166,10 +167,11 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
     software.recovered(cluster, loser, durable)
 }
 
-/// Compares the loser's areas with what the witnesses saw when they were told of the fence, and with what the loser was told.
+/// Compares the loser's areas with what was there when the head had taken its access away, with what the witnesses saw when they were
+/// told of the fence, and with what the loser was told.
 fn prove(
     cluster: &mut Cluster,
-    loser: usize,
+    (loser, fate): (usize, Fate),
     before: &records::Status,
     witnessed: &[records::Seen],
     after: Option<&records::Status>,
@@ -180,6 +182,24 @@ fn prove(
         let volume = cluster.read(disk)?;
         let area = records::area(&volume, loser + 1);
         let sum = records::sha256(area);
+        let sight = cluster.watch.sight(&disk.volume, loser + 1);
+        // The session of a node that is dead may have ended before the fence, and the fence takes no access then.
+        ensure!(
+            sight.is_some() || fate == Fate::Killed,
+            "the head has not told that {name} lost its access to {}",
+            disk.volume
+        );
+        let mut since = String::new();
+        if let Some(sight) = sight {
+            let then = records::check_area(&sight.area, loser + 1)?;
+            ensure!(
+                sight.area == area,
+                "{name} wrote to {} after the head had fenced it: record {then} was its last then",
+                disk.volume
+            );
+            let ms = sight.delay.as_secs_f64() * 1000.0;
+            since = format!(" (seen {ms:.1} ms after the head's event)");
+        }
         for seen in witnessed {
             ensure!(
                 seen.sha256.get(position) == Some(&sum),
@@ -204,7 +224,7 @@ fn prove(
                 disk.volume
             );
         }
-        words.push(format!("{} {last}", disk.volume));
+        words.push(format!("{} {last}{since}", disk.volume));
     }
     let refused = after.map_or_else(String::new, |after| {
         format!(
@@ -213,7 +233,7 @@ fn prove(
         )
     });
     cluster.say(&format!(
-        "{name}: its last records are {} as when it was fenced{refused}",
+        "{name}: its last records are {}, as when it was fenced{refused}",
         words.join(", ")
     ));
     Ok(())
