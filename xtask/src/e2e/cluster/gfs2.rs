@@ -49,6 +49,9 @@ impl Software for Gfs2 {
             ))?;
         }
         for index in 0..NODES {
+            start_dlm(cluster, index)?;
+        }
+        for index in 0..NODES {
             self.mount(cluster, index)?;
             cluster.say(&format!(
                 "{}: GFS2 is mounted and used",
@@ -94,13 +97,9 @@ impl Gfs2 {
             return Ok(());
         }
         guest.put("/usr/sbin/rf-files", "755", FILES)?;
-        // A mount before the daemon has told the kernel of all nodes would fail.
         let mounted = guest.run_within(
             &format!(
-                "modprobe -a dlm gfs2; mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; \
-                 dlm_controld || exit 1; \
-                 until [ \"$(ls /sys/kernel/config/dlm/cluster/comms 2>/dev/null | wc -l)\" = {NODES} ]; do sleep 0.2; done; \
-                 mount -t gfs2 {} /mnt && (setsid rf-files {} >/run/rf-files.log 2>&1 </dev/null &)",
+                "mount -t gfs2 {} /mnt && (setsid rf-files {} >/run/rf-files.log 2>&1 </dev/null &)",
                 self.path,
                 index + 1
             ),
@@ -147,6 +146,22 @@ impl Gfs2 {
         cluster.say("fsck.gfs2 -n finds the file system clean");
         Ok(())
     }
+}
+
+/// Starts the lock manager's daemon, unless it runs, and waits until it has told the kernel of all nodes: a mount before that fails.
+fn start_dlm(cluster: &mut Cluster, index: usize) -> Result<()> {
+    let guest = &mut cluster.guests[index];
+    guest.ok(
+        "modprobe -a dlm gfs2; mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; \
+         pgrep -x dlm_controld >/dev/null || dlm_controld",
+    )?;
+    guest.wait_until(
+        &format!(
+            "[ \"$(ls /sys/kernel/config/dlm/cluster/comms 2>/dev/null | wc -l)\" = {NODES} ]"
+        ),
+        20,
+        "dlm_tool status; dmesg | tail -n 20",
+    )
 }
 
 /// The number of the last file that a node knows to be durable.

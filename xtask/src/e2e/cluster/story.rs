@@ -1,7 +1,7 @@
 //! What every cluster must go through: a node is cut off from the others, one is killed, one is paused and goes on. The
 //! others fence it, and not one of its writes lands after they have been told so.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::lab::{Cluster, NODES};
 use super::records;
@@ -145,7 +145,7 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
     for &survivor in &survivors {
         progress.push(records::status(cluster, survivor)?);
     }
-    prove(cluster, (loser, fate), &before, &witnessed, after.as_ref())?;
+    prove(cluster, loser, &before, &witnessed, after.as_ref())?;
     for (&survivor, then) in survivors.iter().zip(&progress) {
         let what = format!("{} to go on writing", cluster.guests[survivor].name);
         let now = cluster.wait_for(&what, 20, |cluster| {
@@ -171,7 +171,7 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
 /// told of the fence, and with what the loser was told.
 fn prove(
     cluster: &mut Cluster,
-    (loser, fate): (usize, Fate),
+    loser: usize,
     before: &records::Status,
     witnessed: &[records::Seen],
     after: Option<&records::Status>,
@@ -183,23 +183,19 @@ fn prove(
         let area = records::area(&volume, loser + 1);
         let sum = records::sha256(area);
         let sight = cluster.watch.sight(&disk.volume, loser + 1);
-        // The session of a node that is dead may have ended before the fence, and the fence takes no access then.
+        let sight = sight.with_context(|| {
+            format!(
+                "the head has not told that {name} lost its access to {}",
+                disk.volume
+            )
+        })?;
+        let then = records::check_area(&sight.area, loser + 1)?;
         ensure!(
-            sight.is_some() || fate == Fate::Killed,
-            "the head has not told that {name} lost its access to {}",
+            sight.area == area,
+            "{name} wrote to {} after the head had fenced it: record {then} was its last then",
             disk.volume
         );
-        let mut since = String::new();
-        if let Some(sight) = sight {
-            let then = records::check_area(&sight.area, loser + 1)?;
-            ensure!(
-                sight.area == area,
-                "{name} wrote to {} after the head had fenced it: record {then} was its last then",
-                disk.volume
-            );
-            let ms = sight.delay.as_secs_f64() * 1000.0;
-            since = format!(" (seen {ms:.1} ms after the head's event)");
-        }
+        let ms = sight.delay.as_secs_f64() * 1000.0;
         for seen in witnessed {
             ensure!(
                 seen.sha256.get(position) == Some(&sum),
@@ -224,7 +220,10 @@ fn prove(
                 disk.volume
             );
         }
-        words.push(format!("{} {last}{since}", disk.volume));
+        words.push(format!(
+            "{} {last} (seen {ms:.1} ms after the head's event)",
+            disk.volume
+        ));
     }
     let refused = after.map_or_else(String::new, |after| {
         format!(

@@ -82,7 +82,7 @@ impl Watch {
         lock(&self.shared.sights).clear();
     }
 
-    /// The last that was seen of a node (from 1) on a volume; nothing when it had no access there to lose.
+    /// The last that was seen of a node (from 1) on a volume.
     pub fn sight(&self, volume: &str, node: usize) -> Option<Sight> {
         let sights = lock(&self.shared.sights);
         let found = sights
@@ -123,18 +123,19 @@ impl Shared {
         let Some((volume, node)) = loss(event) else {
             return Ok(());
         };
-        let places = lock(&self.places);
-        let Some(place) = places.iter().find(|place| place.volume == volume) else {
-            return Ok(());
-        };
-        let area = place.read(records::area_range(node))?;
-        let sight = Sight {
-            volume: volume.to_owned(),
-            node,
-            area,
-            delay: age(event["time"].as_str().unwrap_or_default())?,
-        };
-        lock(&self.sights).push(sight);
+        for place in lock(&self.places).iter() {
+            if volume.is_some_and(|volume| volume != place.volume) {
+                continue;
+            }
+            let area = place.read(records::area_range(node))?;
+            let sight = Sight {
+                volume: place.volume.clone(),
+                node,
+                area,
+                delay: age(event["time"].as_str().unwrap_or_default())?,
+            };
+            lock(&self.sights).push(sight);
+        }
         Ok(())
     }
 }
@@ -177,16 +178,19 @@ impl Place {
     }
 }
 
-/// The volume and the number of the guest that has lost its access to it, if that is what an event is about.
-fn loss(event: &Value) -> Option<(&str, usize)> {
-    let lost = match event["event"].as_str()? {
-        "fenced" | "preempted" => true,
-        "unregistered" => event["cause"] == "fence",
-        _ => false,
+/// The volume (none: all of them) and the number of the guest that has lost its access to it, if that is what an event is about. A
+/// guest without a session has no access that `fenced` could tell of: then its key is removed, or it is the domain's member.
+fn loss(event: &Value) -> Option<(Option<&str>, usize)> {
+    let (volume, name) = match event["event"].as_str()? {
+        "member-revoked" => (None, event["member"].as_str()?),
+        "fenced" | "preempted" => (
+            Some(event["volume"].as_str()?),
+            event["party"]["initiator"].as_str()?,
+        ),
+        _ => return None,
     };
-    let name = event["party"]["initiator"].as_str()?;
     let number = name.rsplit_once("guest")?.1.parse().ok()?;
-    lost.then_some((event["volume"].as_str()?, number))
+    Some((volume, number))
 }
 
 /// How long ago a time of the event log was; less than a day.
@@ -220,10 +224,12 @@ mod tests {
     fn a_loss_names_volume_and_guest() {
         let party = json!({"initiator": "iqn.2026-11.dev.ringfence.test:guest3"});
         let event = |event: &str| json!({"event": event, "volume": "v", "party": party});
-        assert_eq!(loss(&event("fenced")), Some(("v", 3)));
-        assert_eq!(loss(&event("preempted")), Some(("v", 3)));
+        assert_eq!(loss(&event("fenced")), Some((Some("v"), 3)));
+        assert_eq!(loss(&event("preempted")), Some((Some("v"), 3)));
         assert_eq!(loss(&event("registered")), None);
-        assert_eq!(loss(&event("unregistered")), None);
+        let member = |event: &str| json!({"event": event, "domain": "d", "member": "guest2"});
+        assert_eq!(loss(&member("member-revoked")), Some((None, 2)));
+        assert_eq!(loss(&member("member-fenced")), None);
         assert_eq!(loss(&json!({"event": "daemon-started"})), None);
     }
 
