@@ -1,6 +1,6 @@
 //! The client's end.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,12 +112,17 @@ impl RemoteClient {
         let mut reader = BufReader::new(tls);
         loop {
             reader.get_ref().sock.set_read_timeout(Some(left()?))?;
-            match read_line::<Frame>(&mut reader).map_err(io::Error::other)? {
-                Some(Frame::Answer(answer)) => return Ok(Ok(answer)),
-                Some(Frame::Error(failure)) => return Ok(Err(failure)),
-                Some(_) => {}
+            let answer = match read_line::<Frame>(&mut reader).map_err(io::Error::other)? {
+                Some(Frame::Answer(answer)) => Ok(answer),
+                Some(Frame::Error(failure)) => Err(failure),
+                Some(_) => continue,
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
+            };
+            // So that the daemon does not take it for a connection that broke. The answer is here, whatever comes of it.
+            let tls = reader.get_mut();
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+            return Ok(answer);
         }
     }
 }
