@@ -221,9 +221,16 @@ impl World {
                 .filter(|block| block & voters != 0)
                 .collect();
             match here.as_slice() {
-                [] => {}
+                [] => {
+                    let everybody = (1_u8 << self.plan.members) - 1;
+                    if unfenced & everybody != 0 {
+                        let waiting = names(unfenced & everybody);
+                        return Some(format!(
+                            "{waiting:?} wait at head {at}, and nobody has a key"
+                        ));
+                    }
+                }
                 [one] => {
-                    let one = one & voters;
                     if let Some(member) = (0..self.plan.members).find(|member| {
                         one & (1 << member) != 0 && !self.members[*member].is_active(at)
                     }) {

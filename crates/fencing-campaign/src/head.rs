@@ -57,8 +57,6 @@ pub struct Head {
     /// What the slots say, where the nodes are real.
     pub said: crate::node::Said,
     pub beat: u64,
-    /// When a race was last decided for somebody.
-    pub won_ms: u64,
     pub oracle: Oracle,
 }
 
@@ -84,7 +82,6 @@ impl Head {
             wake_ms: u64::MAX,
             said: Default::default(),
             beat: 0,
-            won_ms: 0,
             oracle: Oracle::default(),
         }
     }
@@ -293,11 +290,6 @@ impl World {
                     head.area.answers[slot] = Some((id, told));
                 }
                 self.show_area(at);
-            }
-            Action::Event(fencing::coordinator::Event::Decided { verdict }) => {
-                if !verdict.winners.is_empty() {
-                    self.heads[at].won_ms = self.now_ms;
-                }
             }
             Action::Event(_) => {}
         }

@@ -11,8 +11,6 @@ use crate::world::{Event, World};
 /// How long everything may take to be decided once things are in order, in milliseconds: pauses between attempts grow to a
 /// minute while things go wrong.
 const BOUND_MS: u64 = 180_000;
-/// How long ago the last race may have been won where members that return begin new ones for ever, in milliseconds.
-const RESTLESS_MS: u64 = 60_000;
 /// For how long it must stay decided.
 const STEADY_MS: u64 = 5_000;
 
@@ -33,9 +31,6 @@ pub struct Summary {
     pub slowest_ms: u64,
     /// The sum of those times.
     pub settled_ms: u64,
-    /// Histories with real nodes in which races were won again and again, because fenced members came back into a
-    /// partition.
-    pub restless: u64,
 }
 
 impl Summary {
@@ -48,7 +43,6 @@ impl Summary {
         self.writes += other.writes;
         self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
         self.settled_ms += other.settled_ms;
-        self.restless += other.restless;
     }
 }
 
@@ -96,7 +90,6 @@ fn history(seed: u64, nodes: bool, plant: Option<Plant>, tracing: bool) -> Summa
     let calm_ms = world.now_ms;
     let mut since_ms = world.now_ms;
     let mut look_ms = 0;
-    let mut restless = 0;
     while world.now_ms < since_ms + STEADY_MS {
         world.step();
         world.check_epochs();
@@ -107,13 +100,6 @@ fn history(seed: u64, nodes: bool, plant: Option<Plant>, tracing: bool) -> Summa
         if let Some(open) = world.unsettled(&blocks) {
             since_ms = world.now_ms;
             if world.now_ms > calm_ms + BOUND_MS {
-                // A real node that was fenced and has started anew registers again, into a partition that stays, and is
-                // raced against again: a majority wins each time, and it never ends.
-                let races = |head: &crate::head::Head| head.won_ms + RESTLESS_MS > world.now_ms;
-                if world.plan.nodes && world.heads.iter().all(races) {
-                    restless = 1;
-                    break;
-                }
                 violation(&format!("after {BOUND_MS} ms in order: {open}"));
             }
         }
@@ -127,7 +113,6 @@ fn history(seed: u64, nodes: bool, plant: Option<Plant>, tracing: bool) -> Summa
         writes: world.ios,
         slowest_ms: since_ms - calm_ms,
         settled_ms: since_ms - calm_ms,
-        restless,
     }
 }
 

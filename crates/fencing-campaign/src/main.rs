@@ -125,12 +125,6 @@ fn main() -> ExitCode {
         "{seconds:.1} s on {threads} threads: {:.2} µs a step and thread",
         seconds * 1e6 * threads as f64 / summary.steps.max(1) as f64
     );
-    if summary.restless > 0 {
-        println!(
-            "{} histories raced again and again, because fenced members came back into a partition",
-            summary.restless
-        );
-    }
     if progress.failures.is_empty() {
         println!("no promise was broken");
         ExitCode::SUCCESS

@@ -128,10 +128,10 @@ impl Node {
                 links[usize::from(*slot)] = last.links;
             }
         }
+        // Who has no key does not vote, and is not to take the place of who has one: keys come first, then members.
         let votes = |slot| {
-            head.members
-                .get(&slot)
-                .map_or(0, |member| u64::from(member.votes))
+            let member = head.members.get(&slot).filter(|member| member.registered);
+            member.map_or(0, |member| u64::from(member.votes) << 8 | 1)
         };
         let group = best_clique(own, &links, votes);
         if group != self.group {
@@ -187,14 +187,15 @@ impl Node {
         let settings = &self.settings;
         let patient_ms = self.patient_since_ms + settings.timeout_ms + 2 * settings.interval_ms;
         for (slot, peer) in &mut self.peers {
-            if self.group.contains(*slot) {
-                peer.seen = true;
-                peer.missing_until = None;
-                continue;
-            }
             let member = head.members.get(slot);
             let access = member.is_some_and(|member| member.fenced.is_none());
             let registered = member.is_some_and(|member| member.registered);
+            if self.group.contains(*slot) {
+                // Who has had no key yet waits to join, and nothing is lost with it.
+                peer.seen |= registered;
+                peer.missing_until = None;
+                continue;
+            }
             if !access || !(registered || peer.seen && !peer.left) {
                 peer.missing_until = None;
             } else if peer.missing_until.is_none() {

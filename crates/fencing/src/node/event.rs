@@ -3,6 +3,7 @@
 use crate::mailbox::{Answer, SlotClaim, Status, View};
 
 use super::LostCause;
+use crate::slots::SlotSet;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub enum Event {
     },
     /// The storage answers again.
     StorageBack,
+    /// No key is registered before there is a link with these members, which have one; empty when nobody is waited for
+    /// any more.
+    Waits {
+        /// For whom.
+        slots: SlotSet,
+    },
     /// The member has lost.
     Lost(LostCause),
 }

@@ -32,6 +32,8 @@ pub struct Node {
     /// Of the last read that was believed.
     pub(super) read_ticket: Option<u64>,
     pub(super) reading: Option<(u64, u64)>,
+    /// When the mailbox was last read.
+    pub(super) read_ms: u64,
     pub(super) next_read_ms: u64,
     pub(super) slots_wanted: SlotSet,
     pub(super) beat: u64,
@@ -52,6 +54,8 @@ pub struct Node {
     /// Not before.
     pub(super) register_ms: u64,
     pub(super) registered_ticket: Option<u64>,
+    /// Members with a key that are waited for before this one registers.
+    pub(super) waits_for: SlotSet,
     pub(super) directory_sequence: u64,
     pub(super) wants_unfence: bool,
     pub(super) group: SlotSet,
@@ -85,6 +89,7 @@ impl Node {
             next_ticket: 0,
             read_ticket: None,
             reading: None,
+            read_ms: now_ms,
             next_read_ms: now_ms,
             slots_wanted: SlotSet::one(own),
             beat: 0,
@@ -98,6 +103,7 @@ impl Node {
             registering: false,
             register_ms: now_ms,
             registered_ticket: None,
+            waits_for: SlotSet::EMPTY,
             directory_sequence: 0,
             wants_unfence: false,
             group: SlotSet::one(own),
@@ -256,6 +262,12 @@ impl Node {
             .filter(|(_, peer)| peer.missing_until.is_some())
             .map(|(slot, _)| *slot)
             .collect()
+    }
+
+    /// Members that it waits for before it registers: they have a key, there is no link with them, and their heartbeat in
+    /// the mailbox has not stood still for long enough.
+    pub fn waits_for(&self) -> SlotSet {
+        self.waits_for
     }
 
     /// The view that it has adopted.

@@ -5,6 +5,7 @@ use super::machine::{Node, RETRY_PAUSES_MS};
 use super::peer::Peer;
 use super::{Hook, LostCause, MailboxRead, Output};
 use crate::mailbox::{AnswerVerdict, HeadArea, LastVerdict, MemberSlot, Status};
+use crate::slots::SlotSet;
 
 /// Whether all that were fenced for a verdict are, with proof.
 fn is_proven(head: &HeadArea, verdict: &LastVerdict) -> bool {
@@ -23,6 +24,8 @@ impl Node {
             return;
         };
         self.reading = None;
+        let gap_ms = self.now_ms - self.read_ms;
+        self.read_ms = self.now_ms;
         if ticket < self.trusted_ticket || self.status == Status::Left {
             // It began before the pause.
             self.next_read_ms = self.now_ms;
@@ -37,6 +40,8 @@ impl Node {
                 self.tell(Event::StorageBack);
             }
         }
+        // Who may have written meanwhile has not been seen to stand still.
+        let blind = self.verifying || gap_ms > self.settings.timeout_ms;
         if self.verifying {
             self.verifying = false;
             self.patient_since_ms = self.now_ms;
@@ -51,7 +56,7 @@ impl Node {
             self.hear_slot(slot, said);
         }
         self.read_ticket = Some(ticket);
-        self.hear_head(read.head);
+        self.hear_head(read.head, blind);
         self.evaluate();
     }
 
@@ -79,6 +84,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&slot) else {
             return;
         };
+        peer.hear_beat(self.now_ms, said.incarnation, said.beat);
         if peer.incarnation != Some(said.incarnation) {
             peer.reborn(said.incarnation);
         }
@@ -89,7 +95,7 @@ impl Node {
         }
     }
 
-    fn hear_head(&mut self, head: HeadArea) {
+    fn hear_head(&mut self, head: HeadArea, blind: bool) {
         let own = self.settings.slot;
         let previous = self.head.replace(head.clone());
         let Some(me) = head
@@ -117,13 +123,24 @@ impl Node {
             if peer.incarnation.is_none() {
                 self.slots_wanted.insert(*slot);
             }
+            if peer.link || blind {
+                peer.still_since_ms = Some(self.now_ms);
+            }
+            peer.still_since_ms.get_or_insert(self.now_ms);
         }
+        // It was fenced and let in again between two reads: a fence and its end are two epochs, and the key is gone.
+        let missed = previous.as_ref().is_some_and(|previous| {
+            let had_key = previous.members.get(&own).is_some_and(|me| me.registered);
+            had_key && !me.registered && head.epoch >= previous.epoch.saturating_add(2)
+        });
         match (me.fenced, self.status) {
             (Some(epoch), status) if status != Status::Fenced => self.fenced(epoch),
+            (None, status) if missed && status != Status::Fenced => self.fenced(head.epoch),
             (None, Status::Fenced) => {
                 self.wants_unfence = false;
                 self.registered_ticket = None;
                 self.directory_sequence = 0;
+                self.register_ms = self.now_ms;
                 self.patient_since_ms = self.now_ms;
                 self.change_status(Status::Starting);
             }
@@ -166,7 +183,7 @@ impl Node {
         }
         self.active = false;
         self.view = None;
-        self.group = crate::slots::SlotSet::one(self.settings.slot);
+        self.group = SlotSet::one(self.settings.slot);
         for peer in self.peers.values_mut() {
             peer.link = false;
             peer.seen = false;
@@ -190,7 +207,7 @@ impl Node {
         }
     }
 
-    fn won(&mut self, epoch: u64, fenced: crate::slots::SlotSet) {
+    fn won(&mut self, epoch: u64, fenced: SlotSet) {
         self.verdict_epoch = self.verdict_epoch.max(Some(epoch));
         self.active = true;
         self.retry_pause_ms = RETRY_PAUSES_MS.0;
@@ -242,6 +259,8 @@ impl Node {
         }
     }
 
+    /// Registers on volumes where that was not done yet, if it may: a member without a key that came into a partition
+    /// with one would only be the next to be raced for, or win, and its rivals after it.
     fn register(&mut self, head: &HeadArea) {
         if self.registering
             || self.now_ms < self.register_ms
@@ -249,9 +268,40 @@ impl Node {
         {
             return;
         }
+        let waits_for = self.holds_back(head);
+        if self.waits_for != waits_for {
+            self.waits_for = waits_for;
+            self.tell(Event::Waits { slots: waits_for });
+        }
+        if !waits_for.is_empty() {
+            return;
+        }
         let all = self.registered_ticket.is_none();
         self.registering = true;
         self.directory_sequence = head.directory_sequence;
         self.out.push_back(Output::Register { all });
+    }
+
+    /// Whom a member without a key waits for before it registers: everybody else who has a key and is not fenced, unless
+    /// - there is a link, or
+    /// - the member's heartbeat in the mailbox has been seen to stand still for the join timeout. Its node does not run,
+    ///   or cannot write; its software may still, and the key may be left over from a crash. Both end by a race, and for
+    ///   that this member needs a key.
+    ///
+    /// A member that has a key waits for nobody: it is already counted, and all others may be gone.
+    fn holds_back(&self, head: &HeadArea) -> SlotSet {
+        let own = self.settings.slot;
+        let has_key = |slot: &u16| head.members.get(slot).is_some_and(|me| me.registered);
+        if self.registered_ticket.is_some() || has_key(&own) {
+            return SlotSet::EMPTY;
+        }
+        let limit_ms = self.settings.join_timeout_ms.max(self.settings.timeout_ms);
+        let waits = |(slot, peer): &(&u16, &Peer)| {
+            let fenced = |slot: &u16| head.members.get(slot).is_some_and(|m| m.fenced.is_some());
+            let goes_on = peer.still_ms(self.now_ms) < limit_ms;
+            has_key(slot) && !fenced(slot) && !peer.link && goes_on
+        };
+        let peers = self.peers.iter().filter(waits);
+        peers.map(|(slot, _)| *slot).collect()
     }
 }

@@ -60,48 +60,53 @@ fn apply(lab: &mut Lab, fault: Fault) {
     }
 }
 
-/// When nothing changes any more, those that have access and run are one group with one view.
+/// When nothing changes any more, those that have a key are one group with one view; who has none waits for somebody who
+/// has one, and whom it has no link with.
 fn check_end(lab: &Lab) {
     let nodes = lab.machines.len();
-    let fit = |node: usize| {
+    let is_able = |node: usize| {
         let machine = &lab.machines[node];
         let member = &lab.head.members[&(node as u16)];
         machine.node.is_some() && machine.storage && member.fenced.is_none()
     };
     let able: SlotSet = (0..nodes)
-        .filter(|node| fit(*node))
+        .filter(|node| is_able(*node))
         .map(|node| node as u16)
         .collect();
-    if able.is_empty() {
-        return;
-    }
     let access = lab.head.members.iter();
     let registered: SlotSet = access
         .filter(|(_, m)| m.registered && m.fenced.is_none())
         .map(|(slot, _)| *slot)
         .collect();
+    if able.is_empty() {
+        return;
+    }
     assert!(
-        registered.is_subset(able),
+        !registered.is_empty() && registered.is_subset(able),
         "{registered:?} have keys, {able:?} can use them"
     );
-    for a in able.iter() {
-        for b in able.iter() {
-            let cut = lab.cut_since[usize::from(a)][usize::from(b)];
-            assert!(
-                cut.is_none(),
-                "vm{a} and vm{b} both go on, and have no link"
-            );
+    let cut = |a: u16, b: u16| {
+        let is_cut = |a: u16, b: u16| lab.cut_since[usize::from(a)][usize::from(b)].is_some();
+        is_cut(a, b) || is_cut(b, a)
+    };
+    let view = lab.node(registered.first().unwrap().into()).view();
+    assert_eq!(view.map(|view| view.members), Some(registered));
+    for a in registered.iter() {
+        for b in registered.iter() {
+            assert!(!cut(a, b), "vm{a} and vm{b} both go on, and have no link");
         }
         let node = lab.node(a.into());
         assert_eq!(node.status(), Status::Member, "vm{a}");
-        assert_eq!(node.group(), able, "vm{a}");
-        assert_eq!(node.view().map(|view| view.members), Some(able), "vm{a}");
-        assert_eq!(
-            node.view(),
-            lab.node(able.first().unwrap().into()).view(),
-            "vm{a}"
-        );
+        assert_eq!(node.group(), registered, "vm{a}");
+        assert_eq!(node.view(), view, "vm{a}");
         assert_eq!(node.claim(), None);
+    }
+    for a in able.minus(registered).iter() {
+        let node = lab.node(a.into());
+        assert_eq!(node.status(), Status::Starting, "vm{a}");
+        let far: SlotSet = registered.iter().filter(|b| cut(a, *b)).collect();
+        assert!(!far.is_empty(), "vm{a} waits for nobody");
+        assert_eq!(node.waits_for(), far, "vm{a}");
     }
 }
 
