@@ -46,6 +46,10 @@ pub struct NodeArgs {
     /// Run when this member has been fenced without a race
     #[arg(long, value_name = "COMMAND")]
     pub on_fenced: Option<String>,
+    /// How long a hook may take before it is killed, in milliseconds. With a watchdog: a reboot follows if it was on-lost
+    /// or on-fenced
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub hook_timeout: u64,
     /// A watchdog, petted only while this member has access
     #[arg(long, value_name = "DEVICE")]
     pub watchdog: Option<PathBuf>,

@@ -28,9 +28,12 @@ pub enum NodeError {
         /// What is there.
         error: ReadError,
     },
-    /// The member is not known.
+    /// Nothing tells which member it is.
     #[error("{0}")]
     Member(String),
+    /// The mailbox has no such member; it may get it.
+    #[error("{0}")]
+    NoMember(String),
     /// A file or socket that is needed.
     #[error("{what} {path}: {error}")]
     File {
@@ -54,6 +57,18 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Whether it may be otherwise soon: the head writes a new domain's mailbox, and a new member into it, within its next
+    /// look.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            NodeError::NoMember(_) => true,
+            NodeError::Mailbox { error, .. } => {
+                matches!(error, ReadError::Empty | ReadError::Torn)
+            }
+            _ => false,
+        }
+    }
+
     /// 2 for wrong usage, 4 when there is no node to ask, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {

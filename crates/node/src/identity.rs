@@ -17,7 +17,7 @@ const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 /// The slot of the member that this machine is: as named, else by the name of its iSCSI initiator.
 ///
 /// # Errors
-/// [`NodeError::Member`].
+/// [`NodeError::NoMember`], or [`NodeError::Member`] when nothing tells who it is.
 pub fn slot(named: Option<&str>, head: &HeadArea, directory: &Directory) -> Result<u16, NodeError> {
     let names = || {
         let names = head.members.values().map(|member| member.name.as_str());
@@ -25,7 +25,7 @@ pub fn slot(named: Option<&str>, head: &HeadArea, directory: &Directory) -> Resu
     };
     if let Some(name) = named {
         return head.slot_of(name).ok_or_else(|| {
-            NodeError::Member(format!(
+            NodeError::NoMember(format!(
                 "{} has no member {name}; it has: {}",
                 head.name,
                 names()
@@ -39,7 +39,7 @@ pub fn slot(named: Option<&str>, head: &HeadArea, directory: &Directory) -> Resu
         ))
     })?;
     directory.slot_of_initiator(&initiator).ok_or_else(|| {
-        NodeError::Member(format!(
+        NodeError::NoMember(format!(
             "the initiator {initiator} is no member of {}: add it with `ringfence domain member add {} NAME --initiator {initiator}`, or give --member, one of {}",
             head.name, head.name, names()
         ))

@@ -3,7 +3,7 @@
 //!
 //! **Threads.** One loop owns the core; nothing in it waits for anything but its queue. Whatever may hang has a thread of
 //! its own that answers into the queue: reads of the mailbox, writes of the slot, registrations, hooks. So a disk that
-//! hangs does not stop heartbeats, and a hook that hangs does not stop anything.
+//! hangs does not stop heartbeats, and a hook that hangs stops nothing until it is killed.
 //!
 //! **When it dies**, its peers race for it and its watchdog is no longer petted: that is what is wanted.
 
@@ -15,6 +15,7 @@ mod identity;
 mod log;
 mod network;
 mod persistent_reservation;
+mod place;
 mod registrar;
 mod run;
 mod status;

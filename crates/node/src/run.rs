@@ -19,6 +19,7 @@ use crate::disk::{Disk, DiskError};
 use crate::error::NodeError;
 use crate::hooks::{self, HookRun};
 use crate::network::Network;
+use crate::place::{self, Place};
 use crate::registrar::{Registrar, Task};
 use crate::status::{self, StatusReport};
 use crate::watchdog::Watchdog;
@@ -86,21 +87,8 @@ impl Runner {
             path: path.clone(),
             error,
         };
-        let content_error = |error| match error {
-            DiskError::Io(error) => NodeError::Disk {
-                path: path.clone(),
-                error,
-            },
-            DiskError::Content(error) => NodeError::Mailbox {
-                path: path.clone(),
-                error,
-            },
-        };
         let disk = Disk::open(&path).map_err(disk_error)?;
-        let head = disk.head(None).map_err(content_error)?;
-        let (domain, head) = (head.domain, head.payload);
-        let directory = disk.directory(domain).map_err(content_error)?.payload;
-        let slot = identity::slot(arguments.member.as_deref(), &head, &directory)?;
+        let Place { domain, head, slot } = place::find(&disk, &path, arguments.member.as_deref())?;
         let name = head.names(SlotSet::one(slot)).concat();
         let incarnation = match arguments.incarnation {
             Some(incarnation) => incarnation,
@@ -133,7 +121,8 @@ impl Runner {
         let (tasks, task_queue) = mpsc::channel();
         thread::spawn(move || registrar.work(&task_queue, &sender));
         let (hooks, hook_queue) = mpsc::channel();
-        thread::spawn(move || hooks::work(&hook_queue));
+        let limit = Duration::from_millis(arguments.hook_timeout);
+        thread::spawn(move || hooks::work(&hook_queue, limit));
         let seed = identity::random()?;
         let settings = Settings {
             domain,
@@ -311,22 +300,24 @@ impl Runner {
         environment.push(("RINGFENCE_HOOK", name.to_owned()));
         environment.push(("RINGFENCE_EPOCH", epoch.to_string()));
         log::line(4, &format!("{name}, epoch {epoch}"));
-        let has_command = command.is_some();
+        let is_loss = name != "won";
+        let mut reboot = None;
+        if let (Some(watchdog), true) = (&mut self.watchdog, is_loss) {
+            watchdog.give_up();
+            let trigger = &self.arguments.sysrq_trigger;
+            match command {
+                // Nothing says how I/O is stopped otherwise.
+                None => hooks::reboot(trigger),
+                Some(_) => reboot = Some(trigger.clone()),
+            }
+        }
         let _ = self.hooks.send(HookRun {
             name,
             command,
             environment,
+            is_loss,
+            reboot,
         });
-        if let (Some(watchdog), true) = (&mut self.watchdog, name != "won") {
-            watchdog.give_up();
-            if !has_command {
-                // Nothing says how I/O is stopped otherwise. If this does not reset the machine, the watchdog does.
-                let trigger = &self.arguments.sysrq_trigger;
-                if let Err(error) = std::fs::write(trigger, "b") {
-                    log::line(3, &format!("no reboot by {}: {error}", trigger.display()));
-                }
-            }
-        }
     }
 
     fn tell(&mut self, event: &Event) {
@@ -380,6 +371,16 @@ impl Runner {
                 format!("the head has not been seen for {silent_ms} ms")
             }
             Event::StorageBack => "the head is seen again".into(),
+            Event::Waits { slots } if slots.is_empty() => {
+                log::notify("STATUS=starting");
+                "registers a key: nobody is waited for any more".into()
+            }
+            Event::Waits { slots } => {
+                let names = self.names(*slots).join(", ");
+                let text = format!("no key before there is a link to {names}, who have one");
+                log::notify(&format!("STATUS=starting: {text}"));
+                text
+            }
             Event::Lost(cause) => format!("lost: {cause:?}").to_lowercase(),
         };
         log::line(5, &text);

@@ -35,6 +35,9 @@ pub struct StatusReport {
     pub group: Vec<String>,
     /// Whom it claims for while it races.
     pub claim: Option<Vec<String>>,
+    /// Members with a key that it must have a link with before it registers one itself.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
     /// All members.
     pub members: Vec<MemberReport>,
     /// The last verdict of a race.
@@ -109,6 +112,7 @@ impl StatusReport {
             view,
             group: head.names(node.group()),
             claim: node.claim().map(|claim| head.names(claim.group)),
+            waits_for: head.names(node.waits_for()),
             members: members.collect(),
             verdict: head.verdict.as_ref().map(|verdict| VerdictReport {
                 epoch: verdict.epoch,
@@ -153,6 +157,12 @@ impl StatusReport {
         }
         if let Some(claim) = &self.claim {
             text += &format!("races for: {}\n", claim.join(", "));
+        }
+        if !self.waits_for.is_empty() {
+            text += &format!(
+                "no key yet: it waits for a link to {}\n",
+                self.waits_for.join(", ")
+            );
         }
         if let Some(verdict) = &self.verdict {
             let list = |names: &[String]| match names {
