@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fencing::coordinator::{Input, Reply};
 use fencing::mailbox::{
     CopyWrite, DIRECTORY, Directory, HEAD, HeadArea, MAILBOX_BYTES, MemberSlot, Read, ReadError,
-    UNIT_BYTES, slot_window_bytes,
+    Status, UNIT_BYTES, slot_window_bytes,
 };
 use fencing::{Claim, ClaimRefusal, Domain, SlotSet};
 use reactor::{FileDevice, sleep};
@@ -98,7 +98,11 @@ impl Mailbox {
         for (name, member) in &domain.members {
             match slots.get(&member.slot) {
                 Some(Ok(read)) if read.payload.member == *name => {
-                    self.heartbeats.note(name, read.payload.beat, now);
+                    match read.payload.status {
+                        // It has said so: nothing is to be suspected.
+                        Status::Left => self.heartbeats.forget(name),
+                        _ => self.heartbeats.note(name, read.payload.beat, now),
+                    }
                     self.take(&domain, name, member.slot, &read.payload);
                 }
                 // Torn, somebody else's, or never written: no claim, no heartbeat.

@@ -24,6 +24,11 @@ impl Heartbeats {
         }
     }
 
+    /// The member has stopped in order.
+    pub(super) fn forget(&mut self, member: &str) {
+        self.members.remove(member);
+    }
+
     /// Forgets those that are not wanted any more.
     pub(super) fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
         self.members.retain(|name, _| wanted(name));
@@ -62,6 +67,9 @@ mod tests {
         assert_eq!(beats.suspects(at(10)), BTreeSet::new());
         beats.note("b", 8, at(11));
         assert_eq!(beats.suspects(at(11)), names(&["a"]));
+        beats.forget("a");
+        assert_eq!(beats.suspects(at(11)), BTreeSet::new());
+        beats.note("a", 9, at(11));
         beats.keep(|name| name == "b");
         assert_eq!(beats.suspects(at(12)), BTreeSet::new());
     }
