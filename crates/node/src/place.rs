@@ -116,7 +116,9 @@ mod tests {
         let again = disk.again().unwrap();
         let (sender, found) = std::sync::mpsc::channel();
         let path = file.path().to_owned();
-        thread::spawn(move || sender.send(find(&again, &path, Some("b"))));
+        thread::spawn(move || {
+            let _ = sender.send(find(&again, &path, Some("b")));
+        });
         let nothing = |why| assert!(found.recv_timeout(2 * LOOK).is_err(), "{why}");
         nothing("an empty mailbox");
         write(&[], 1);
