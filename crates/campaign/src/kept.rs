@@ -37,6 +37,10 @@ pub const KEPT: &[Kept] = &[
         reason: "as 10115, at another moment of the removal",
     },
     Kept {
+        seed: 900_000_190,
+        reason: "the campaign itself took candidates for replicas of the keys for replicas that count",
+    },
+    Kept {
         seed: 900_000_528,
         reason: "the zeroes of a grow that hung landed on what an overtaking grow had made room for",
     },

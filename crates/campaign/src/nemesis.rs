@@ -1,11 +1,12 @@
 //! Disks in trouble: one at a time, until everything is whole again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use uuid::Uuid;
 use volume::sim::{Effect, Fault, Operations, SimDevice};
-use volume::{DeviceSource, Volume};
+use volume::{DeviceSource, Volume, VolumeRecord};
 
 use crate::health::{unhealthy, weak};
 use crate::state::{Ill, Life, Trouble};
@@ -39,17 +40,28 @@ pub async fn nemesis(life: Rc<Life>) {
     }
 }
 
-/// Whether everything in it is there without the device.
-fn does_without(volume: &Volume<SimDevice>, device: uuid::Uuid) -> bool {
+/// Whether its keys have a majority without the device, whatever a job that is under way does with them: goes on, or is
+/// taken back. The record has candidates too, of which some do not count yet and some no more; `members` count.
+fn keys_do_without(record: &VolumeRecord, members: usize, device: Uuid) -> bool {
+    let keys = &record.keys;
+    if keys.iter().all(|keys| keys.extent.device != device) {
+        return true;
+    }
+    let but = |gone: &[Uuid]| keys.iter().filter(|k| !gone.contains(&k.uuid)).count();
+    let (before, after) = match &record.job {
+        Some(job) => (but(&job.keys_fresh), but(&job.keys_retire)),
+        None => (keys.len(), keys.len()),
+    };
+    // They come and go one at a time, in turn, so that there are never fewer than these; no two are on one device.
+    members.min(before).min(after) > 2
+}
+
+/// Whether everything in it is there without the device; `members` replicas of its keys count.
+fn does_without(volume: &Volume<SimDevice>, members: usize, device: Uuid) -> bool {
     let record = volume.record();
     let plex = record.plexes.iter().enumerate().any(|(position, plex)| {
         plex.is_attached() && !plex.is_on(device) && volume.stale_bytes(position) == 0
     });
-    let away = record
-        .keys
-        .iter()
-        .filter(|keys| keys.extent.device == device)
-        .count();
     // A job may end with nothing but its fresh plexes.
     let job = record.job.as_ref().is_none_or(|job| {
         let fresh = record
@@ -58,13 +70,22 @@ fn does_without(volume: &Volume<SimDevice>, device: uuid::Uuid) -> bool {
             .filter(|plex| job.fresh.contains(&plex.uuid));
         job.fresh.is_empty() || fresh.clone().all(|plex| !plex.is_on(device))
     });
-    plex && job && volume.unsettled_bytes() == 0 && away * 2 < record.keys.len()
+    let keys = keys_do_without(&record, members, device);
+    plex && job && keys && volume.unsettled_bytes() == 0
 }
 
 async fn begin(life: &Life) {
     // Only where nothing else is wrong: what two troubles together may do is another question.
     if weak(&life.pool).await.is_some() {
         return;
+    }
+    let mut members = BTreeMap::new();
+    for volume in life.pool.volumes() {
+        let Ok(region) = volume.private_region() else {
+            continue;
+        };
+        let health = region.health_now().await;
+        members.insert(volume.uuid(), health.map_or(0, |health| health.len()));
     }
     let devices = life.pool.devices().await;
     let Some(info) = life.random.borrow_mut().pick(&devices).cloned() else {
@@ -79,7 +100,10 @@ async fn begin(life: &Life) {
         .pool
         .volumes()
         .iter()
-        .filter(|volume| quorum && does_without(volume, info.uuid))
+        .filter(|volume| {
+            let members = members.get(&volume.uuid()).copied().unwrap_or(0);
+            quorum && does_without(volume, members, info.uuid)
+        })
         .filter_map(|volume| crate::owners::number_of(&volume.record().name))
         .collect();
     let half = life.world.device(disk);
