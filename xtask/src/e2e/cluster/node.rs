@@ -51,6 +51,17 @@ impl Software for Node {
     fn wait_whole(&self, cluster: &mut Cluster) -> Result<()> {
         domain::wait_members(cluster, true)
     }
+
+    fn wait_rejoined(&self, cluster: &mut Cluster, loser: usize) -> Result<()> {
+        cluster.guests[loser].wait_until(
+            "grep -q 'status fenced' /run/rf-node.log",
+            60,
+            "cat /run/rf-node.log",
+        )?;
+        let name = cluster.guests[loser].name.clone();
+        cluster.say(&format!("{name}: goes on, and knows that it is fenced"));
+        Ok(())
+    }
 }
 
 impl Node {

@@ -72,6 +72,21 @@ impl Software for Pacemaker {
             Agent::Ringfence => domain::wait_members(cluster, false),
         }
     }
+
+    /// Corosync takes it in again, though it has not been started anew; its access stays away.
+    fn wait_rejoined(&self, cluster: &mut Cluster, loser: usize) -> Result<()> {
+        let other = usize::from(loser == 0);
+        cluster.guests[other].wait_until(
+            "[ \"$(corosync-quorumtool -s | sed -n 's/^Total votes: *//p')\" = 3 ]",
+            60,
+            "corosync-quorumtool -s; tail -n 20 /var/log/corosync/corosync.log",
+        )?;
+        let name = cluster.guests[loser].name.clone();
+        cluster.say(&format!(
+            "{name}: goes on, in one membership with the others"
+        ));
+        Ok(())
+    }
 }
 
 impl Pacemaker {

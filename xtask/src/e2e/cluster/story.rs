@@ -20,6 +20,14 @@ pub trait Software {
     /// When they do not become so.
     fn wait_whole(&self, cluster: &mut Cluster) -> Result<()>;
 
+    /// Returns when a node that was paused and fenced, and goes on, has found the others again, as far as it ever does.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn wait_rejoined(&self, _cluster: &mut Cluster, _loser: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// How much of a node's work in a file system the node knows to be durable; nothing where there is no file system.
     ///
     /// # Errors
@@ -52,7 +60,7 @@ pub enum Fate {
 pub const ALL: &[(usize, Fate)] = &[(2, Fate::CutOff), (0, Fate::Killed), (1, Fate::Paused)];
 
 /// How often a loser must have been refused on each disk before it is believed that nothing of it lands.
-const REFUSED: u64 = 20;
+const REFUSED: u64 = 100;
 
 /// Runs the story on volumes that exist, with guests that have booted. The last loser stays as it is, which is not to be killed.
 ///
@@ -127,8 +135,11 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
     cluster.say(&format!("{name}: fenced"));
     let mut after = None;
     if fate != Fate::Killed {
+        let mut since = before.refused.clone();
         if fate == Fate::Paused {
             cluster.guests[loser].go_on()?;
+            software.wait_rejoined(cluster, loser)?;
+            since = records::status(cluster, loser)?.refused;
         }
         let what = format!("{name} to be refused");
         after = Some(cluster.wait_for(&what, 60, |cluster| {
@@ -136,7 +147,7 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
             let enough = status
                 .refused
                 .iter()
-                .zip(&before.refused)
+                .zip(&since)
                 .all(|(now, then)| *now >= then + REFUSED);
             Ok(enough.then_some(status))
         })?);
