@@ -147,6 +147,21 @@ impl Context {
         Ok(self.binary.get_or_init(|| path))
     }
 
+    /// The release build of `ringfence-node` for guests, which needs nothing but a kernel.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub fn static_node(&self) -> Result<PathBuf> {
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let arguments = ["build", "--release", "--locked", "-p", "node", "--target"];
+        let mut build = self.cargo(&arguments);
+        build.arg(&triple);
+        build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        run_within(&mut build, Duration::from_secs(1800))?;
+        let release = self.target_folder()?.join(triple).join("release");
+        Ok(release.join("ringfence-node"))
+    }
+
     /// Where cargo builds the workspace.
     ///
     /// # Errors

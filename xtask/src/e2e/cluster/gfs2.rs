@@ -12,6 +12,7 @@ use super::story::{self, Fate, Software};
 const FILES: &str = include_str!("../../../vm/cluster/rf-files");
 const VOLUME: &str = "files";
 const VOLUME_MIB: u32 = 192;
+/// The one that is paused, and stays as it is to the end.
 const LOSER: usize = 1;
 
 struct Gfs2 {
@@ -19,8 +20,8 @@ struct Gfs2 {
     path: String,
 }
 
-/// A node is paused and goes on, with a volume for records and one for the file system: the case in which writes of a journal
-/// that others have replayed would do the most harm.
+/// A node is killed and comes back; another is paused and goes on: the case in which writes of a journal that others have replayed
+/// would do the most harm. There is a volume for records and one for the file system.
 ///
 /// # Errors
 /// As [`story::run`]; or a file is lost or changed, or the file system is not clean.
@@ -29,7 +30,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let path = cluster.volume(VOLUME, VOLUME_MIB)?;
     let pacemaker = Pacemaker::new(cluster, Agent::Scsi);
     let software = Gfs2 { pacemaker, path };
-    story::run(cluster, &software, &[(LOSER, Fate::Paused)])?;
+    story::run(
+        cluster,
+        &software,
+        &[(2, Fate::Killed), (LOSER, Fate::Paused)],
+    )?;
     software.check(cluster)
 }
 

@@ -65,9 +65,9 @@ impl Cluster {
     pub fn start(context: &Context, name: &str) -> Result<Self> {
         let image = Image::obtain(&context.repository)?;
         let binary = context.ringfence()?;
-        let start = Instant::now();
         let folder = context.folder(name)?;
-        let tools = Tools::make(binary, &folder)?;
+        let tools = Tools::make(context, &folder)?;
+        let start = Instant::now();
         let arguments = tools.serve_arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let accelerator = accelerator::choose(&image, &folder);

@@ -36,7 +36,7 @@ const SCENARIOS: &[Scenario] = &[
     ),
     (
         "gfs2",
-        "the same with GFS2 mounted on all nodes, one paused: the others recover, and it is clean",
+        "the same with GFS2 mounted on all nodes, one killed, one paused: the others recover, and it is clean",
         gfs2::run,
     ),
     (

@@ -1,4 +1,4 @@
-//! `ringfence node` in each guest and a fence domain at the head, with no other cluster software.
+//! `ringfence-node` (the static binary of `ringfence node`) in each guest and a fence domain at the head, with no other cluster software.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Node {
         guest.wait_for_path(&self.mailbox)?;
         let address = format!("10.78.0.{}:{PORT}", 11 + index);
         guest.ok(&format!(
-            "tar -C / -xf /dev/vdb && mkdir -p /run/ringfence && (setsid ringfence node --domain-disk {} --listen {address} {TIMEOUTS} \
+            "tar -C / -xf /dev/vdb && mkdir -p /run/ringfence && (setsid ringfence-node --domain-disk {} --listen {address} {TIMEOUTS} \
              --on-won 'for name in $RINGFENCE_FENCED; do echo $name; done > /run/rf-fenced' {options} >/run/rf-node.log 2>&1 </dev/null &)",
             self.mailbox
         ))
@@ -115,7 +115,7 @@ impl Node {
         for &index in &others {
             cluster.guests[index].ok("true > /run/rf-seen")?;
         }
-        cluster.guests[WATCHED].ok("pkill -KILL -f 'ringfence node'")?;
+        cluster.guests[WATCHED].ok("pkill -KILL -x ringfence-node")?;
         cluster.guests[WATCHED].wait_reset(RESET)?;
         for &index in &others {
             let what = format!("{name} to be fenced");

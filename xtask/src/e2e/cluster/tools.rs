@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::context::Context;
 use crate::process::{command, run};
 
 /// Where the head answers fence agents.
 const API: &str = "10.77.0.1";
 const FILES: [&str; 5] = [
-    "usr/sbin/ringfence",
+    "usr/sbin/ringfence-node",
     "usr/sbin/fence_ringfence",
     "etc/ringfence/tls/node.pem",
     "etc/ringfence/tls/node.key",
@@ -29,8 +30,10 @@ impl Tools {
     /// Makes an authority with a certificate for the head and one for the nodes, and the disk.
     ///
     /// # Errors
-    /// When the binary refuses, or a file is not there.
-    pub fn make(binary: &Path, folder: &Path) -> Result<Self> {
+    /// When the binary refuses, the node for guests does not compile, or a file is not there.
+    pub fn make(context: &Context, folder: &Path) -> Result<Self> {
+        let binary = context.ringfence()?;
+        let node = context.static_node()?;
         let root = folder.join("tools");
         let certificates = folder.join("certificates");
         let program = binary.display().to_string();
@@ -52,10 +55,10 @@ impl Tools {
             let place = root.join(file);
             let name = place.file_name().unwrap_or_default();
             fs::create_dir_all(place.parent().unwrap_or(&root))?;
-            let source = if file.starts_with("usr") {
-                binary.with_file_name(name)
-            } else {
-                certificates.join(name)
+            let source = match file {
+                "usr/sbin/ringfence-node" => node.clone(),
+                "usr/sbin/fence_ringfence" => binary.with_file_name(name),
+                _ => certificates.join(name),
             };
             fs::copy(source, &place)?;
         }
