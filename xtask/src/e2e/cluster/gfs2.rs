@@ -58,10 +58,6 @@ impl Software for Gfs2 {
         }
         for index in 0..NODES {
             self.mount(cluster, index)?;
-            cluster.say(&format!(
-                "{}: GFS2 is mounted and used",
-                cluster.guests[index].name
-            ));
         }
         Ok(())
     }
@@ -124,7 +120,10 @@ impl Gfs2 {
             "[ -s /run/rf-files ]",
             30,
             "cat /run/rf-files.log; dmesg | tail -n 20",
-        )
+        )?;
+        let name = guest.name.clone();
+        cluster.say(&format!("{name}: GFS2 is mounted and used"));
+        Ok(())
     }
 
     /// Ends everything in order and checks the file system.

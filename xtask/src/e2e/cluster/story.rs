@@ -59,6 +59,8 @@ pub enum Fate {
 /// All fates, each for another node.
 pub const ALL: &[(usize, Fate)] = &[(2, Fate::CutOff), (0, Fate::Killed), (1, Fate::Paused)];
 
+/// How many records a node has written to each disk before something befalls it: its area has been written over more than once.
+const RECORDS: u64 = 1200;
 /// How often a loser must have been refused on each disk before it is believed that nothing of it lands.
 const REFUSED: u64 = 100;
 
@@ -118,7 +120,11 @@ fn strike(cluster: &mut Cluster, software: &impl Software, loser: usize, fate: F
         cluster.guests[survivor].ok("true > /run/rf-seen")?;
     }
     cluster.watch.forget();
-    let before = records::status(cluster, loser)?;
+    let before = cluster.wait_for("enough records", 60, |cluster| {
+        let status = records::status(cluster, loser)?;
+        let enough = status.acknowledged.iter().all(|&last| last >= RECORDS);
+        Ok(enough.then_some(status))
+    })?;
     let durable = software.durable(cluster, loser)?;
     match fate {
         Fate::CutOff => cluster.network.set_cluster_link(loser as u8 + 1, false)?,
