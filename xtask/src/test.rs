@@ -202,6 +202,12 @@ const STEPS: &[Step] = &[
         run: domains::run,
     },
     Step {
+        name: "nodes",
+        about: "ringfence node in three members: partition, boot, pause, kill",
+        real_clients: true,
+        run: domains::nodes,
+    },
+    Step {
         name: "guests",
         about: "two Linux guests: open-iscsi, sg3_utils, multipath, fence_scsi",
         real_clients: true,

@@ -1,9 +1,11 @@
 //! Fence domains: races, fencing methods, and a daemon that is killed in the middle of a fence.
 
+mod bridge;
 mod crash;
 mod lab;
 mod methods;
 mod network;
+mod nodes;
 mod races;
 
 use anyhow::{Context as _, Result};
@@ -32,4 +34,15 @@ pub fn run(context: &Context) -> Result<String> {
 
 fn said(lab: &Lab, part: &str) -> String {
     format!("{part}; the daemon said:\n{}", lab.daemon.log_tail())
+}
+
+/// `ringfence node` in the members of a domain.
+///
+/// # Errors
+/// As for [`run`].
+pub fn nodes(context: &Context) -> Result<String> {
+    let mut lab = Lab::start(context, "domains-node")?;
+    let nodes = nodes::run(&lab, context).with_context(|| said(&lab, "nodes"))?;
+    lab.daemon.terminate()?;
+    Ok(nodes)
 }
