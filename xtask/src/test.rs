@@ -203,7 +203,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "nodes",
-        about: "ringfence node in three members: partition, boot, pause, kill",
+        about: "ringfence node in three members: suspicion, stop, partition, boot, pause, kill",
         real_clients: true,
         run: domains::nodes,
     },

@@ -3,7 +3,8 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -30,7 +31,9 @@ const FIRST_FILE: u64 = 2;
 /// A mounted session. It is unmounted when this value is dropped.
 pub(super) struct Bridge {
     folder: PathBuf,
-    session: Option<BackgroundSession>,
+    writes_fail: Arc<AtomicBool>,
+    session: Arc<Mutex<Session>>,
+    mount: Option<BackgroundSession>,
 }
 
 struct Disk {
@@ -42,6 +45,7 @@ struct Disk {
 struct Tree {
     disks: Vec<Disk>,
     session: Arc<Mutex<Session>>,
+    writes_fail: Arc<AtomicBool>,
 }
 
 impl Bridge {
@@ -63,13 +67,30 @@ impl Bridge {
             });
         }
         let session = Arc::new(Mutex::new(session));
-        let tree = Tree { disks, session };
-        let session = fuser::spawn_mount(tree, folder, &fuser::Config::default())
+        let writes_fail = Arc::new(AtomicBool::new(false));
+        let tree = Tree {
+            disks,
+            session: Arc::clone(&session),
+            writes_fail: Arc::clone(&writes_fail),
+        };
+        let mount = fuser::spawn_mount(tree, folder, &fuser::Config::default())
             .context("cannot mount a FUSE file system (this takes root and /dev/fuse)")?;
         Ok(Self {
             folder: folder.to_owned(),
-            session: Some(session),
+            writes_fail,
+            session,
+            mount: Some(mount),
         })
+    }
+
+    /// The session, for commands that no file knows.
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on writes fail, or no longer do.
+    pub(super) fn fail_writes(&self, fail: bool) {
+        self.writes_fail.store(fail, Ordering::SeqCst);
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -81,7 +102,7 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         let words = [OsStr::new("-l"), self.folder.as_os_str()];
         succeeds(&mut command("umount", words));
-        self.session.take();
+        self.mount.take();
     }
 }
 
@@ -205,6 +226,9 @@ impl Filesystem for Tree {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if self.writes_fail.load(Ordering::SeqCst) {
+            return reply.error(Errno::EIO);
+        }
         let lba = offset / u64::from(BLOCK_BYTES);
         let bytes = Bytes::copy_from_slice(data);
         let write =

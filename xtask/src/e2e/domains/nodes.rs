@@ -1,4 +1,5 @@
-//! `ringfence node` in three members, over the real mailbox: a partition, a boot, a pause and a kill.
+//! `ringfence node` in three members, over the real mailbox: a heartbeat on storage that stops, a stop in order, a
+//! partition and a boot into it, a pause and a kill.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use scsi::Lun;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::bridge::Bridge;
@@ -21,7 +23,9 @@ use crate::context::Context;
 
 const NAMES: [&str; 3] = ["na", "nb", "nc"];
 /// A machine that has much else to do must not lose a link.
-const TIMEOUT_MS: u64 = 4_000;
+const TIMEOUT_MS: u64 = 5_000;
+/// Short, so that whoever came to race after it would be seen.
+const JOIN_TIMEOUT_MS: u64 = 6_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
 type Cuts = Arc<Mutex<[bool; 3]>>;
@@ -41,118 +45,191 @@ struct Cluster<'a> {
     boots: [u64; 3],
 }
 
-/// Partition, boot, pause, kill; each as the members, the head and the data see it.
+/// All of it, as the members, the head and the data see it.
 pub(super) fn run(lab: &Lab, context: &Context) -> Result<String> {
     let luns = lab.volumes(&["netdata"])?;
+    let volumes = lab.daemon.cli_json(&["volume", "list"])?;
+    let naa = named(&volumes, "netdata")?["naa"].as_str().context("naa")?;
+    let volume = format!("wwn-{naa}");
+    let mut cluster = Cluster::new(context, volume.clone())?;
     let options = ["--quorum-device", "d1", "--window", "500ms"];
     lab.domain("net", &["netdata"], &NAMES, &options)?;
     let volumes = lab.daemon.cli_json(&["volume", "list"])?;
-    let volumes = volumes.as_array().context("volumes")?;
-    let named = |name: &str| {
-        let found = volumes.iter().find(|volume| volume["name"] == name);
-        found.with_context(|| format!("no {name} in {volumes:?}"))
-    };
-    let mailbox = lun(&named("net-mailbox")?["lun"])?;
-    let naa = named("netdata")?["naa"].as_str().context("naa")?;
-    let volume = format!("wwn-0x{naa}");
-    let mut cluster = Cluster::new(context, volume.clone())?;
+    let mailbox = lun(&named(&volumes, "net-mailbox")?["lun"])?;
     for name in NAMES {
         let disks = [("mailbox".to_owned(), mailbox), (volume.clone(), luns[0])];
         let folder = cluster.folder.join(name).join("disks");
         let bridge = Bridge::mount(&folder, lab.login(name, 0)?, &disks)?;
         cluster.bridges.push(bridge);
     }
-    // The head writes the members into the mailbox within its next look.
-    thread::sleep(Duration::from_secs(2));
+    // Perhaps before the head has written them into the mailbox: they wait.
     for member in 0..3 {
         cluster.boot(member)?;
     }
-    cluster.wait("all have one view of all", |cluster| cluster.is_whole())?;
+    cluster.wait("all have one view of all", Cluster::is_whole)?;
     let keys = lab.daemon.cli_json(&["keys", "netdata"])?;
     let registrations = keys["registrations"].as_array().map_or(0, Vec::len);
     ensure!(registrations == 3, "three keys: {keys}");
+    for member in 0..3 {
+        ensure!(cluster.write(member).is_ok(), "{} writes", NAMES[member]);
+    }
+    suspect(lab, &cluster)?;
+    stopped(lab, &mut cluster)?;
+    reserve(&cluster, luns[0])?;
+    let begun = Instant::now();
+    cluster.cut(2, true);
+    cluster.wait("nc has lost, na and nb have won", |cluster| {
+        let won = |member| cluster.has_won(member, "nc");
+        Ok(won(0) && won(1) && cluster.last_hook_is(2, "lost "))
+    })?;
+    let decided = begun.elapsed();
+    fenced(lab, &mut cluster)?;
+    back_into_the_partition(lab, &mut cluster)?;
+    cluster.cut(2, false);
+    cluster.wait("nc is back", Cluster::is_whole)?;
+    ensure!(cluster.write(2).is_ok(), "nc writes again");
+    paused_and_killed(&mut cluster)?;
+    Ok(format!(
+        "ringfence node: a partition is decided in {:.1} s",
+        decided.as_secs_f64()
+    ))
+}
+
+fn named<'a>(volumes: &'a Value, name: &str) -> Result<&'a Value> {
+    let all = volumes.as_array().context("volumes")?;
+    let found = all.iter().find(|volume| volume["name"] == name);
+    found.with_context(|| format!("no {name} in {volumes}"))
+}
+
+/// The one that will lose holds a reservation.
+fn reserve(cluster: &Cluster, volume: Lun) -> Result<()> {
     let key = fs::read_dir(cluster.folder.join("nc"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "key"))
         .context("the key of nc")?;
     let key = fs::read_to_string(key)?;
     let key = u64::from_str_radix(key.trim().trim_start_matches("0x"), 16)?;
-    let mut session = lab.login("nc", 0)?;
-    session.clear_unit_attentions(luns[0])?;
-    session.register_and_ignore(luns[0], key, true)?;
-    session.reserve(luns[0], key, TYPE)?;
-    for member in 0..3 {
-        ensure!(cluster.write(member).is_ok(), "{} writes", NAMES[member]);
-    }
+    let mut session = cluster.bridges[2].session();
+    session.clear_unit_attentions(volume)?;
+    session.reserve(volume, key, TYPE)?;
+    Ok(())
+}
 
-    let begun = Instant::now();
-    cluster.cut(2, true);
-    cluster.wait("nc has lost, na and nb have won", |cluster| {
-        let won = |member| {
-            cluster
-                .last_hook(member)
-                .is_some_and(|hook| hook.starts_with("won ") && hook.ends_with(" nc"))
-        };
-        Ok(won(0)
-            && won(1)
-            && cluster
-                .last_hook(2)
-                .is_some_and(|hook| hook.starts_with("lost ")))
+/// A member that is there, and whose heartbeat on storage stops: everybody is told, and nothing is done to it.
+fn suspect(lab: &Lab, cluster: &Cluster) -> Result<()> {
+    let state = |state: &str| -> Result<bool> { Ok(lab.shown("net", "nb")?["state"] == state) };
+    let others_know = |suspect: bool| -> Result<bool> {
+        let status = cluster.status(0)?;
+        let members = status["members"].as_array().context("members")?;
+        let nb = members.iter().find(|member| member["name"] == "nb");
+        Ok(nb.context("nb")?["suspect"] == suspect)
+    };
+    cluster.bridges[1].fail_writes(true);
+    cluster.wait("nb is suspect", |_| {
+        Ok(state("suspect")? && others_know(true)?)
     })?;
-    let partition = begun.elapsed();
+    ensure!(
+        cluster.status(1)?["access"] == true && cluster.is_whole()?,
+        "nb is suspect and nothing else: {}",
+        cluster.status(1)?
+    );
+    cluster.bridges[1].fail_writes(false);
+    cluster.wait("nb is suspect no longer", |_| {
+        Ok(state("member")? && others_know(false)?)
+    })?;
+    let text = lab.daemon.cli_ok(&["events", "--json"])?;
+    let events: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|event: &Value| event["member"] == "nb")
+        .collect();
+    let told: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .filter(|event| event.starts_with("member-suspect") || event.starts_with("member-back"))
+        .collect();
+    ensure!(told == ["member-suspect", "member-back"], "{told:?}");
+    Ok(())
+}
+
+/// A node that is stopped in order: no race, no suspicion, its key is given up; and it comes back.
+fn stopped(lab: &Lab, cluster: &mut Cluster) -> Result<()> {
+    let epoch = cluster.epoch()?;
+    cluster.signal(2, Signal::TERM)?;
+    if let Some(mut child) = cluster.children[2].take() {
+        let status = child.wait()?;
+        ensure!(status.success(), "nc ends with {status}");
+    }
+    cluster.wait("na and nb go on without nc", |cluster| {
+        Ok(cluster.status(0)?["view"]["members"] == json!(["na", "nb"]))
+    })?;
+    // Longer than a heartbeat on storage may stand still.
+    thread::sleep(Duration::from_secs(6));
+    let nc = lab.shown("net", "nc")?;
+    ensure!(
+        nc["state"] == "member" && nc["registered"] == false && cluster.epoch()? == epoch,
+        "nc has stopped in order: {nc}"
+    );
+    cluster.start(2)?;
+    cluster.wait("nc is started again", Cluster::is_whole)
+}
+
+/// The data and the head know what the hooks said; the boot that was fenced stays out.
+fn fenced(lab: &Lab, cluster: &mut Cluster) -> Result<()> {
     ensure!(cluster.write(2).is_err(), "nc writes, and is fenced");
     ensure!(
         cluster.write(0).is_ok() && cluster.write(1).is_ok(),
         "na and nb write"
     );
-    ensure!(
-        lab.shown("net", "nc")?["fence"].is_object(),
-        "the head knows"
-    );
-    cluster.cut(2, false);
+    let is_fenced = || -> Result<bool> { Ok(lab.shown("net", "nc")?["fence"].is_object()) };
+    ensure!(is_fenced()?, "the head knows");
     cluster.kill(2)?;
     cluster.start(2)?;
     cluster.wait("the same boot of nc stays out", |cluster| {
         Ok(cluster.status(2)?["status"] == "fenced")
     })?;
     thread::sleep(Duration::from_secs(2));
-    ensure!(
-        lab.shown("net", "nc")?["fence"].is_object(),
-        "nc is let in, and was not booted"
-    );
-    cluster.kill(2)?;
-    cluster.boot(2)?;
-    cluster.wait("nc is back after a boot", Cluster::is_whole)?;
-    ensure!(cluster.write(2).is_ok(), "nc writes again");
+    ensure!(is_fenced()?, "nc is let in, and was not booted");
+    cluster.kill(2)
+}
 
+/// A boot is let in, and waits with its key until the network is mended: it provokes no race.
+fn back_into_the_partition(lab: &Lab, cluster: &mut Cluster) -> Result<()> {
+    cluster.boot(2)?;
+    cluster.wait("nc waits for na and nb", |cluster| {
+        Ok(cluster.status(2)?["waits_for"] == json!(["na", "nb"]))
+    })?;
+    let epoch = cluster.epoch()?;
+    thread::sleep(Duration::from_millis(JOIN_TIMEOUT_MS + TIMEOUT_MS + 2_000));
+    let nc = lab.shown("net", "nc")?;
+    ensure!(
+        nc["fence"].is_null() && nc["registered"] == false && cluster.epoch()? == epoch,
+        "nc waits, and nobody races: {nc}"
+    );
+    let goes_on = |member: usize| -> Result<bool> {
+        Ok(cluster.status(member)?["status"] == "member" && cluster.write(member).is_ok())
+    };
+    ensure!(goes_on(0)? && goes_on(1)?, "na and nb go on");
+    Ok(())
+}
+
+fn paused_and_killed(cluster: &mut Cluster) -> Result<()> {
     cluster.signal(1, Signal::STOP)?;
     cluster.wait("nb is paused, and fenced for it", |cluster| {
-        Ok(cluster
-            .last_hook(0)
-            .is_some_and(|hook| hook.ends_with(" nb")))
+        Ok(cluster.has_won(0, "nb"))
     })?;
     ensure!(cluster.write(1).is_err(), "nb writes, and is fenced");
     cluster.signal(1, Signal::CONT)?;
     cluster.wait("nb finds out", |cluster| {
-        Ok(cluster
-            .last_hook(1)
-            .is_some_and(|hook| hook.starts_with("fenced ")))
+        Ok(cluster.last_hook_is(1, "fenced "))
     })?;
-
     cluster.kill(0)?;
-    cluster.wait("nc goes on alone", |cluster| {
-        Ok(cluster
-            .last_hook(2)
-            .is_some_and(|hook| hook.starts_with("won ") && hook.ends_with(" na")))
-    })?;
+    cluster.wait("nc goes on alone", |cluster| Ok(cluster.has_won(2, "na")))?;
     ensure!(
         cluster.write(0).is_err() && cluster.write(2).is_ok(),
         "nc alone writes"
     );
-    Ok(format!(
-        "ringfence node: a partition is decided in {:.1} s",
-        partition.as_secs_f64()
-    ))
+    Ok(())
 }
 
 impl<'a> Cluster<'a> {
@@ -213,6 +290,7 @@ impl<'a> Cluster<'a> {
             .arg("--socket")
             .arg(own.join("socket"))
             .args(["--interval", "250", "--timeout", &TIMEOUT_MS.to_string()])
+            .args(["--join-timeout", &JOIN_TIMEOUT_MS.to_string()])
             .args(["--on-won", &hook, "--on-lost", &hook, "--on-fenced", &hook])
             .arg("--incarnation")
             .arg(Uuid::from_u64_pair(self.boots[member], member as u64).to_string());
@@ -272,6 +350,22 @@ impl<'a> Cluster<'a> {
     fn last_hook(&self, member: usize) -> Option<String> {
         let text = fs::read_to_string(self.folder.join(NAMES[member]).join("hooks")).ok()?;
         text.lines().last().map(|line| line.trim().to_owned())
+    }
+
+    fn last_hook_is(&self, member: usize, start: &str) -> bool {
+        self.last_hook(member)
+            .is_some_and(|hook| hook.starts_with(start))
+    }
+
+    /// Whether it was told last that it goes on and this one is fenced.
+    fn has_won(&self, member: usize, fenced: &str) -> bool {
+        let last = self.last_hook(member);
+        last.is_some_and(|hook| hook.starts_with("won ") && hook.ends_with(&format!(" {fenced}")))
+    }
+
+    /// The epoch that na knows.
+    fn epoch(&self) -> Result<u64> {
+        self.status(0)?["epoch"].as_u64().context("an epoch")
     }
 
     /// Writes a block of the member's own through its own session.
