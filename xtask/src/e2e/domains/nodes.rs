@@ -70,8 +70,8 @@ pub(super) fn run(lab: &Lab, context: &Context) -> Result<String> {
     let keys = lab.daemon.cli_json(&["keys", "netdata"])?;
     let registrations = keys["registrations"].as_array().map_or(0, Vec::len);
     ensure!(registrations == 3, "three keys: {keys}");
-    for member in 0..3 {
-        ensure!(cluster.write(member).is_ok(), "{} writes", NAMES[member]);
+    for (member, name) in NAMES.iter().enumerate() {
+        ensure!(cluster.write(member).is_ok(), "{name} writes");
     }
     suspect(lab, &cluster)?;
     stopped(lab, &mut cluster)?;
