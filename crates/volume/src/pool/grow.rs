@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::open::map_of;
@@ -31,6 +32,26 @@ pub(super) struct Grown {
     zero: Vec<Extent>,
 }
 
+/// A volume that grows: no one else grows it as long as this lives.
+struct Alone<'a> {
+    growing: &'a Mutex<BTreeSet<Uuid>>,
+    volume: Uuid,
+}
+
+impl<'a> Alone<'a> {
+    /// `None` while there is another one of the volume.
+    fn of(growing: &'a Mutex<BTreeSet<Uuid>>, volume: Uuid) -> Option<Alone<'a>> {
+        let is_first = growing.lock().insert(volume);
+        is_first.then(|| Alone { growing, volume })
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.growing.lock().remove(&self.volume);
+    }
+}
+
 impl<D: BlockDevice> Pool<D> {
     /// Makes a volume larger, online; the new bytes read as zeroes. Plexes that are detached grow too, and their new part
     /// is stale.
@@ -39,18 +60,11 @@ impl<D: BlockDevice> Pool<D> {
     /// [`PoolError`]; the volume is as before then.
     pub async fn volume_grow(&self, name: &str, size_bytes: u64) -> Result<(), PoolError> {
         check_size(size_bytes)?;
-        let uuid = {
-            let mut inner = self.inner.lock().await;
-            let uuid = self.volume(name)?.uuid();
-            // Zeroes of one that is overtaken would land on what another has made room for.
-            if !inner.growing.insert(uuid) {
-                return Err(PoolError::Growing { name: name.into() });
-            }
-            uuid
-        };
-        let grown = self.grow_alone(name, size_bytes).await;
-        self.inner.lock().await.growing.remove(&uuid);
-        grown
+        // Zeroes of one that is overtaken would land on what another has made room for.
+        let uuid = self.volume(name)?.uuid();
+        let _alone = Alone::of(&self.growing, uuid)
+            .ok_or_else(|| PoolError::Growing { name: name.into() })?;
+        self.grow_alone(name, size_bytes).await
     }
 
     async fn grow_alone(&self, name: &str, size_bytes: u64) -> Result<(), PoolError> {

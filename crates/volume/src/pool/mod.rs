@@ -60,6 +60,8 @@ pub struct Pool<D> {
     /// By LUN.
     volumes: ArcSwap<LunTable<Volume<D>>>,
     keeper: keep::Keeper<D>,
+    /// Volumes that are growing.
+    growing: parking_lot::Mutex<BTreeSet<Uuid>>,
     /// Held while a quorum region is read, written, made or given back. Taken before `inner`.
     quorum: Mutex<()>,
 }
@@ -73,7 +75,6 @@ impl<D> Default for Inner<D> {
             names: None,
             making: BTreeMap::new(),
             joining: BTreeSet::new(),
-            growing: BTreeSet::new(),
             quorum_regions: BTreeMap::new(),
         }
     }
@@ -92,8 +93,6 @@ struct Inner<D> {
     making: BTreeMap<String, u16>,
     /// Names of devices that are being added.
     joining: BTreeSet<String>,
-    /// Volumes that are growing.
-    growing: BTreeSet<Uuid>,
     /// Space of quorum regions that no document has yet, by the document that is to have it.
     quorum_regions: BTreeMap<Uuid, Reserved>,
 }

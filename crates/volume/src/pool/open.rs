@@ -48,6 +48,7 @@ impl<D: BlockDevice> Pool<D> {
             inner: Mutex::new(Inner::default()),
             volumes: ArcSwap::default(),
             keeper: super::keep::Keeper::default(),
+            growing: parking_lot::Mutex::default(),
             quorum: Mutex::new(()),
         };
         if !devices.is_empty() {

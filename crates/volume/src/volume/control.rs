@@ -254,6 +254,31 @@ impl<D: BlockDevice> Volume<D> {
             .map_err(DetachError::Logs)
     }
 
+    /// Whether all of these plexes are on their way out ([`Volume::begin_detach`]), and what they may miss is stale there,
+    /// durably on all other attached plexes. If so, nobody reads that from them any more, even if they answer again.
+    pub(crate) async fn is_detaching(&self, plexes: &[Uuid]) -> bool {
+        let leaving = |plex: &Uuid| {
+            let slot = self.tracked().ok().and_then(|t| t.tracker().slot(*plex));
+            slot.is_some_and(|slot| slot.is_leaving())
+        };
+        if !plexes.iter().all(leaving) || self.begin_detach(plexes).await.is_err() {
+            return false;
+        }
+        let _changing = self.changing.lock().await;
+        let Ok(tracked) = self.tracked() else {
+            return false;
+        };
+        let staying: Vec<Uuid> = tracked
+            .layout()
+            .plexes
+            .iter()
+            .map(|plex| plex.uuid)
+            .filter(|plex| !plexes.contains(plex))
+            .collect();
+        tracked.tracker().before_publish(&staying);
+        true
+    }
+
     /// Makes regions of an attached plex stale, durably on every log, its own too; writes that wait for the plex there are
     /// answered.
     ///

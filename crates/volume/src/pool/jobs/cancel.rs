@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -15,13 +16,17 @@ use crate::pool::keep::{PoolEvent, Retired};
 use crate::pool::{Pool, PoolError};
 use crate::volume::Volume;
 
+/// How long whoever cancels waits for what else is being changed, and again to learn what became of the commit.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 impl<D: BlockDevice> Pool<D> {
     /// Controls the job of a volume, or its resynchronization where it has no job. Returns the job as it is then, or was
     /// when it was cancelled.
     ///
     /// # Errors
     /// [`JobError::NoJob`]; [`JobError::Resync`] for what cannot be cancelled; [`JobError::LastCopy`] when cancelling would
-    /// lose data.
+    /// lose data; [`JobError::NotNow`] when what else is being changed in the volume does not end, and nothing was changed;
+    /// [`JobError::NotKnown`] when it is cancelled or not, which shows when the configuration has a quorum again.
     pub async fn job_control(
         &self,
         volume: &str,
@@ -147,9 +152,17 @@ impl<D: BlockDevice> Pool<D> {
 
     async fn cancel(&self, volume: &Arc<Volume<D>>, id: Uuid) -> Result<(), PoolError> {
         let keys_change = self.keeper.keys_change(volume.uuid());
-        let _keys_held = keys_change.lock().await;
         let mutex = self.keeper.plexes(volume.uuid());
-        let _held = mutex.lock().await;
+        // A detach has them until the configuration has a quorum.
+        let both = async { (keys_change.lock().await, mutex.lock().await) };
+        let clock = self.snapshot().await.devices.into_values().next();
+        let held = match &clock {
+            Some(clock) => clock.at_most(PATIENCE, both).await,
+            None => Some(both.await),
+        };
+        let _held = held.ok_or_else(|| JobError::NotNow {
+            volume: volume.record().name.clone(),
+        })?;
         let record = volume.record();
         let no_job = || {
             PoolError::from(JobError::NoJob {
@@ -206,18 +219,33 @@ impl<D: BlockDevice> Pool<D> {
                 Ok(())
             })
             .await;
+        let mut retired = Retired {
+            id: fresh_uuid(),
+            volume: Some(volume.clone()),
+            uncertain: false,
+            extents,
+            reserved,
+        };
         if let Err(error) = changed {
-            let known = self.known_record(volume).await;
+            let known = self.known_record(volume);
+            let known = match &clock {
+                Some(clock) => clock.at_most(PATIENCE, known).await,
+                None => Some(known.await),
+            };
+            let Some(known) = known else {
+                retired.uncertain = true;
+                self.retire(retired);
+                return Err(JobError::NotKnown {
+                    volume: record.name.clone(),
+                    problem: error.to_string(),
+                }
+                .into());
+            };
             if known.job.as_ref().is_some_and(|job| job.uuid == id) {
                 return Err(error);
             }
         }
-        self.retire(Retired {
-            id: fresh_uuid(),
-            volume: Some(volume.clone()),
-            extents,
-            reserved,
-        });
+        self.retire(retired);
         let mut state = self.keeper.state.lock();
         let known = state.volumes.entry(record.uuid).or_default();
         known.stall = None;

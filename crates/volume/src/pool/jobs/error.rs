@@ -150,6 +150,24 @@ pub enum JobError {
         /// The device.
         device: String,
     },
+    /// Something else is being changed in the volume, and does not end.
+    #[error(
+        "the job of volume {volume} cannot be cancelled now: a copy or the keys of the volume are being changed, and that does not end; the job is as it was; bring devices that are away online (see `ringfence device list`), then repeat the command"
+    )]
+    NotNow {
+        /// The volume.
+        volume: String,
+    },
+    /// Whether a job is cancelled shows later.
+    #[error(
+        "it is not known whether the job of volume {volume} is cancelled ({problem}): it shows when the configuration has a quorum again; bring devices that are away online (see `ringfence device list`), then repeat the command"
+    )]
+    NotKnown {
+        /// The volume.
+        volume: String,
+        /// What failed.
+        problem: String,
+    },
     /// Another medium than the one that is expected.
     #[error("{path} is not device {name} of this pool: {problem}")]
     WrongDevice {
@@ -177,10 +195,12 @@ impl JobError {
             | JobError::StillBusy { .. }
             | JobError::NotAtRest { .. }
             | JobError::NoQuorum { .. }
+            | JobError::NotNow { .. }
             | JobError::QuorumNeeds { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
             JobError::Copies { .. }
             | JobError::NotRecorded { .. }
+            | JobError::NotKnown { .. }
             | JobError::NotDetached { .. } => PoolErrorKind::Failed,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::JobError;
 use super::plexes::freed;
 use super::progress::name_of;
 use crate::block_device::BlockDevice;
@@ -89,10 +90,11 @@ impl<D: BlockDevice> Pool<D> {
         let reserved = self.inner.lock().await.space.hold(extents.clone());
         let ended = self
             .change_volume(volume, Vec::<Change>::new(), |record| {
-                let same = record.job.as_ref().map(|job| job.uuid) == Some(job.uuid);
-                if same {
-                    conclude(record, &job);
+                if record.job.as_ref().map(|job| job.uuid) != Some(job.uuid) {
+                    let volume = record.name.clone();
+                    return Err(JobError::NoJob { volume }.into());
                 }
+                conclude(record, &job);
                 Ok(())
             })
             .await;
@@ -101,10 +103,15 @@ impl<D: BlockDevice> Pool<D> {
             if known.job.is_some() {
                 return Err(error);
             }
+            if !is_concluded(&known, &job) {
+                // It was cancelled; what it was to retire is in use.
+                return Ok(false);
+            }
         }
         self.retire(Retired {
             id: fresh_uuid(),
             volume: Some(volume.clone()),
+            uncertain: false,
             extents,
             reserved,
         });
@@ -152,6 +159,13 @@ impl<D: BlockDevice> Pool<D> {
         }
         Ok(())
     }
+}
+
+/// Whether the record is one after the job, and not one after the job was cancelled.
+fn is_concluded(record: &VolumeRecord, job: &Job) -> bool {
+    let has = |uuid: &Uuid| record.plexes.iter().any(|plex| plex.uuid == *uuid);
+    let keys = |uuid: &Uuid| record.keys.iter().any(|keys| keys.uuid == *uuid);
+    job.fresh.iter().all(has) && !job.retire.iter().any(has) && !job.keys_retire.iter().any(keys)
 }
 
 /// The record after the job.

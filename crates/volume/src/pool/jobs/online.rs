@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::JobError;
 use super::devices::attached_on;
 use crate::block_device::BlockDevice;
-use crate::config::{Change, DeviceRecord, VolumeRecord};
+use crate::config::{Change, DeviceRecord, PlexState, VolumeRecord};
 use crate::device::Device;
 use crate::label;
 use crate::pool::keep::PoolEvent;
@@ -26,6 +26,14 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a volume may take to come to rest before it is opened anew.
 const REST_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Volumes with plexes that take part on a device that is to be opened anew.
+struct Attached<D> {
+    /// They have their only copy of something there.
+    only: Vec<Arc<Volume<D>>>,
+    /// Their plexes there are on their way out and wait for a quorum, which the device may be what it lacks for.
+    leaving: Vec<Arc<Volume<D>>>,
+}
+
 /// A volume that is closed to be opened anew. Nobody changes its plexes or its keys meanwhile.
 struct Closed<D> {
     volume: Arc<Volume<D>>,
@@ -35,19 +43,18 @@ struct Closed<D> {
 
 impl<D: BlockDevice> Pool<D> {
     /// Before a device is opened anew: no plex on it may take part in a volume that others have copies of, because what the
-    /// old handle lost would count as present. Those that can be are detached. Returns the volumes that have their only
-    /// copy of something there.
-    async fn attached_for_good(
-        &self,
-        device: Uuid,
-        name: &str,
-    ) -> Result<Vec<Arc<Volume<D>>>, PoolError> {
+    /// old handle lost would count as present. Those that can be are detached. Without a quorum that cannot be recorded;
+    /// where everything else of a detach is done, it is recorded with the return of the device.
+    async fn attached_for_good(&self, device: Uuid, name: &str) -> Result<Attached<D>, PoolError> {
         let snapshot = self.snapshot().await;
         let in_service = snapshot.devices.get(&device).is_some_and(|d| d.is_online());
         if in_service && snapshot.unusable(device).is_none() {
             return Err(JobError::InService { name: name.into() }.into());
         }
-        let mut left = Vec::new();
+        let mut found = Attached {
+            only: Vec::new(),
+            leaving: Vec::new(),
+        };
         for volume in self.volumes() {
             // With one plex and no region log there is nobody to compare it with.
             if volume.fault().is_some()
@@ -63,6 +70,10 @@ impl<D: BlockDevice> Pool<D> {
                 continue;
             }
             if self.keeper.state.lock().config_lost {
+                if volume.is_detaching(&attached_on(&volume, device)).await {
+                    found.leaving.push(volume);
+                    continue;
+                }
                 // Nobody can be detached until it has a quorum again.
                 return Err(JobError::NoQuorum {
                     volume: volume.record().name.clone(),
@@ -70,9 +81,9 @@ impl<D: BlockDevice> Pool<D> {
                 }
                 .into());
             }
-            left.push(volume);
+            found.only.push(volume);
         }
-        Ok(left)
+        Ok(found)
     }
 
     /// Lets go of the handle of a device that failed, so that it can be opened anew.
@@ -134,9 +145,12 @@ impl<D: BlockDevice> Pool<D> {
         {
             return Err(wrong("its areas are not those of the configuration".into()).into());
         }
-        let left = self.attached_for_good(uuid, name).await?;
-        let closed = self.close_to_reopen(left, uuid, name).await?;
-        let taken = self.take_back(record, source, offered, &closed).await;
+        let attached = self.attached_for_good(uuid, name).await?;
+        let closed = self.close_to_reopen(attached.only, uuid, name).await?;
+        let leaving = &attached.leaving;
+        let taken = self
+            .take_back(record, source, offered, &closed, leaving)
+            .await;
         // What was reported until now was of the old opening.
         if let (Some(clock), false) = (self.handle_of(uuid), closed.is_empty()) {
             for report in self.keeper.reports.take() {
@@ -242,13 +256,15 @@ impl<D: BlockDevice> Pool<D> {
         result
     }
 
-    /// Puts the newly opened device in its place, durably. Returns the volumes that can be served again.
+    /// Puts the newly opened device in its place, durably, and the plexes of `leaving` on it out with the same commit. Returns
+    /// the volumes that can be served again.
     async fn take_back(
         &self,
         record: DeviceRecord,
         source: DeviceSource<D>,
         offered: Device<D>,
         closed: &[Closed<D>],
+        leaving: &[Arc<Volume<D>>],
     ) -> Result<Vec<String>, PoolError> {
         let (uuid, name) = (record.uuid, record.name.as_str());
         let mut inner = self.inner.lock().await;
@@ -293,7 +309,31 @@ impl<D: BlockDevice> Pool<D> {
             failed: None,
             ..record
         };
-        inner.commit(vec![Change::Device(changed)]).await?;
+        let mut changes = vec![Change::Device(changed)];
+        let mut detached = Vec::new();
+        for volume in leaving {
+            // Deleted or opened anew meanwhile, or detached: then there is nothing left to say.
+            let known = inner.config()?.volumes.get(&volume.uuid()).cloned();
+            let (Some(mut record), Ok(())) = (known, self.check_current(volume)) else {
+                continue;
+            };
+            for plex in &mut record.plexes {
+                if plex.is_attached() && plex.is_on(uuid) {
+                    plex.state = PlexState::Detached {
+                        reason: "its device was opened anew".into(),
+                    };
+                }
+            }
+            let layout = volume
+                .prepare_layout(&record, &inner.devices)
+                .map_err(|problem| PoolError::Inconsistent { problem })?;
+            changes.push(Change::Volume(Box::new(record.clone())));
+            detached.push((volume, record, layout));
+        }
+        inner.commit(changes).await?;
+        for (volume, record, layout) in detached {
+            volume.publish(record, layout);
+        }
         // Volumes that use it now write to the new incarnation.
         for volume in self.volumes() {
             let record = volume.record();

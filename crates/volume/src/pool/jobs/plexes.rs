@@ -224,6 +224,7 @@ impl<D: BlockDevice> Pool<D> {
         self.retire(Retired {
             id: fresh_uuid(),
             volume: Some(found.clone()),
+            uncertain: false,
             extents,
             reserved,
         });

@@ -238,6 +238,7 @@ impl<D: BlockDevice> Pool<D> {
         self.retire(Retired {
             id: fresh_uuid(),
             volume: None,
+            uncertain: false,
             extents,
             reserved,
         });

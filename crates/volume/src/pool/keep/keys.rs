@@ -318,6 +318,7 @@ impl<D: BlockDevice> Pool<D> {
         self.retire(Retired {
             id: crate::fresh_uuid::fresh_uuid(),
             volume: None,
+            uncertain: false,
             extents,
             reserved,
         });

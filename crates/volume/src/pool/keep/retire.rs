@@ -21,6 +21,8 @@ pub(in crate::pool) struct Retired<D> {
     pub(in crate::pool) id: Uuid,
     /// Whose they were, when its layouts may still be in use.
     pub(in crate::pool) volume: Option<Arc<Volume<D>>>,
+    /// The outcome of the commit that takes them from the volume is not known: its record may have them still.
+    pub(in crate::pool) uncertain: bool,
     pub(in crate::pool) extents: Vec<Extent>,
     pub(in crate::pool) reserved: Reserved,
 }
@@ -36,6 +38,10 @@ impl<D: BlockDevice> Pool<D> {
     /// the devices, and frees them.
     pub(super) async fn give_back(&self, retired: Retired<D>) {
         if let Some(volume) = &retired.volume {
+            if retired.uncertain && !self.is_gone(volume, &retired.extents).await {
+                retired.reserved.committed();
+                return;
+            }
             volume.drained().await;
         }
         let snapshot = self.snapshot().await;
@@ -55,6 +61,22 @@ impl<D: BlockDevice> Pool<D> {
         }
         retired.reserved.freed();
     }
+
+    /// Waits until it is known whether a volume has any of these extents. That of a volume that was deleted counts as its
+    /// own: the deletion gives it back.
+    async fn is_gone(&self, volume: &Volume<D>, extents: &[Extent]) -> bool {
+        let record = self.known_record(volume).await;
+        !record
+            .extents()
+            .any(|a| extents.iter().any(|b| overlap(a, b)))
+    }
+}
+
+/// Whether two extents have a byte in common.
+fn overlap(a: &Extent, b: &Extent) -> bool {
+    a.device == b.device
+        && a.offset_bytes < b.offset_bytes.saturating_add(b.length_bytes)
+        && b.offset_bytes < a.offset_bytes.saturating_add(a.length_bytes)
 }
 
 async fn wait_until_quiet<D: BlockDevice>(device: &Device<D>) {

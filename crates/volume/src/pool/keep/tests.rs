@@ -14,6 +14,7 @@ use crate::translate::Region;
 mod crashes;
 mod devices;
 mod jobs;
+mod without_quorum;
 
 pub(super) const MIB: u64 = 1 << 20;
 /// A sector: what no crash tears.

@@ -1,6 +1,6 @@
 //! Operations beside one another.
 
-use futures_lite::future::zip;
+use futures_lite::future::{or, zip};
 
 use super::*;
 use crate::sim;
@@ -60,6 +60,16 @@ fn a_volume_does_not_grow_twice_at_once() {
             "{second:?}"
         );
         pool.volume_grow("v", 31 * MIB).await.unwrap();
+        // One that is given up half-way is not in the way of others, once what it had begun has ended.
+        let clock = world.device(0);
+        let late = async {
+            clock.sleep(std::time::Duration::from_micros(50)).await;
+            Ok(())
+        };
+        or(pool.volume_grow("v", 60 * MIB), late).await.unwrap();
+        assert_eq!(pool.volume("v").unwrap().size_bytes(), 31 * MIB);
+        clock.sleep(std::time::Duration::from_secs(5)).await;
+        pool.volume_grow("v", 40 * MIB).await.unwrap();
     });
 }
 
