@@ -228,14 +228,21 @@ impl<D: BlockDevice> Pool<D> {
             }
             return Ok(false);
         };
-        region
-            .add_replica(
-                self.replica_of(&volume.record(), new.uuid, &self.snapshot().await.devices)
-                    .ok_or_else(|| PoolError::Inconsistent {
-                        problem: "a replica of the keys that was just placed is gone".into(),
-                    })?,
-            )
-            .await?;
+        let replica = self
+            .replica_of(&volume.record(), new.uuid, &self.snapshot().await.devices)
+            .ok_or_else(|| PoolError::Inconsistent {
+                problem: "a replica of the keys that was just placed is gone".into(),
+            })?;
+        let added = region.add_replica(replica).await;
+        {
+            let mut state = self.keeper.state.lock();
+            let refused = &mut state.volumes.entry(record.uuid).or_default().keys_refused;
+            match &added {
+                Ok(()) => refused.clear(),
+                Err(_) => drop(refused.insert(new.extent.device)),
+            }
+        }
+        added?;
         self.keeper.tell(PoolEvent::KeysReplicaRebuilt {
             volume: record.name.clone(),
             device: snapshot.name(new.extent.device),
@@ -283,8 +290,26 @@ impl<D: BlockDevice> Pool<D> {
         if free.is_empty() || (good >= goal || dead.is_empty() && good + 1 > goal) {
             return Ok(None);
         }
+        let refused = {
+            let mut state = self.keeper.state.lock();
+            let known = state.volumes.entry(record.uuid).or_default();
+            if free
+                .iter()
+                .all(|device| known.keys_refused.contains(device))
+            {
+                known.keys_refused.clear();
+            }
+            known.keys_refused.clone()
+        };
+        // A device may have died that nobody else writes to: with one that fails again and again it would never end.
+        let (others, tried): (Vec<Uuid>, Vec<Uuid>) = free
+            .into_iter()
+            .partition(|device| !refused.contains(device));
         let mut placing = inner.placing()?;
-        let replica = placing.keys(&free, &taken)?;
+        let replica = match placing.keys(&others, &taken) {
+            Err(_) if !tried.is_empty() => placing.keys(&tried, &taken)?,
+            placed => placed?,
+        };
         let reserved = placing.finish();
         drop(inner);
         self.change_volume(volume, Vec::new(), |record| {

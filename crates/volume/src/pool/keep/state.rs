@@ -1,6 +1,6 @@
 //! What the keeper remembers between two looks; all of it can be lost by a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub(in crate::pool) struct VolumeState<D> {
     /// Held by whoever changes which replicas of the keys there are, from the look at the members to the commit of the
     /// record: a list of members that is older than the record would take new members for leftovers.
     pub(in crate::pool) keys_change: Arc<Mutex<()>>,
+    /// Devices on which a new replica of the keys could not be made: others come first.
+    pub(in crate::pool) keys_refused: BTreeSet<Uuid>,
     pub(in crate::pool) trouble: BTreeMap<Uuid, Trouble>,
     /// Plexes whose trouble nothing can be done about now, by plex.
     pub(in crate::pool) hopeless: BTreeMap<Uuid, Backoff>,
@@ -106,6 +108,7 @@ impl<D> Default for VolumeState<D> {
         VolumeState {
             plexes: Arc::default(),
             keys_change: Arc::default(),
+            keys_refused: BTreeSet::new(),
             trouble: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             drained: None,

@@ -14,6 +14,7 @@ use crate::translate::Region;
 mod crashes;
 mod devices;
 mod jobs;
+mod keys;
 mod without_quorum;
 
 pub(super) const MIB: u64 = 1 << 20;
