@@ -6,6 +6,9 @@ use volume::block_device::{SECTOR_BYTES, aligned_buffer};
 /// First bytes of every sector that a client writes; nothing else begins with them.
 const MAGIC: [u8; 8] = *b"\xc1ient\xdaTa";
 
+/// The volume of what an earlier life left on a disk; the number of such a write is the byte of the disk where it is.
+pub const EARLIER: u32 = u32::MAX;
+
 /// What a sector says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sector {

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::future::or;
 use volume::block_device::{BlockDevice as _, aligned_buffer};
 use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
 
 use crate::clients::{data_client, keys_client};
+use crate::content;
 use crate::health::{compare_plexes, unhealthy};
 use crate::jobs::{cancel_all, resume_all};
 use crate::nemesis::{end_if_healthy, lift, nemesis};
@@ -21,9 +21,7 @@ use crate::state::{Counters, Life, Model, boot_id};
 use crate::summary::Summary;
 use crate::verify::{self, Opened, path_of};
 use crate::violation::{trace, violation};
-
-/// How long the jobs that are left at the end have to be cancelled.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(300);
+use crate::volume_model::{SECTOR, SPOT_SECTORS};
 
 /// A history that went wrong.
 #[derive(Debug)]
@@ -55,6 +53,19 @@ pub fn run(seed: u64, plant: Option<Plant>) -> Result<Summary, Failure> {
     Ok(summary.take())
 }
 
+/// What an earlier life left on a disk: nothing at its ends, or it would be refused.
+fn leave_behind(world: &SimWorld, disk: usize, size_bytes: u64) {
+    const MIB: u64 = 1 << 20;
+    // Where data and keys come to lie. Every spot of a client has a block of it.
+    let (data, keys) = (MIB..32 * MIB, size_bytes - 10 * MIB..size_bytes - 2 * MIB);
+    let step = SPOT_SECTORS * SECTOR;
+    let places = data.chain(keys).step_by(step as usize);
+    for at in places.flat_map(|place| (place..place + 4096).step_by(SECTOR as usize)) {
+        let old = content::data(content::EARLIER, at / SECTOR, 1, at);
+        world.overwrite(disk, at, &old);
+    }
+}
+
 struct History {
     plan: Plan,
     random: Random,
@@ -73,7 +84,10 @@ impl History {
         let mut random = Random::new(seed);
         let world = SimWorld::seeded(random.bits());
         for size in &plan.disks {
-            world.add(*size, plan.alignment_bytes);
+            let disk = world.add(*size, plan.alignment_bytes).disk();
+            if plan.used {
+                leave_behind(&world, disk, *size);
+            }
         }
         History {
             plan,
@@ -326,8 +340,7 @@ async fn settle(life: &Life) {
             resume_all(life).await;
         }
         if round == 150 {
-            // It waits for a detach that waits for a majority of the configuration.
-            or(cancel_all(life), life.sleep(CANCEL_PATIENCE)).await;
+            cancel_all(life).await;
         }
         problem = match unhealthy(&life.pool).await {
             None if life.active.borrow().is_empty() => {

@@ -300,7 +300,11 @@ async fn device_add(life: &Life) {
 }
 
 async fn device_remove(life: &Life) {
-    let names: Vec<String> = life.model.borrow().devices.keys().cloned().collect();
+    let names: Vec<String> = {
+        let model = life.model.borrow();
+        let stay = |name: &&String| !model.leaving.contains(*name);
+        model.devices.keys().filter(stay).cloned().collect()
+    };
     let removing = {
         let model = life.model.borrow();
         model

@@ -108,6 +108,12 @@ impl Owners {
             }
             let at = landing.offset_bytes + index as u64 * SECTOR;
             let problem = match content::decode(bytes) {
+                // A block that was written in part, on a plex that is not believed there yet.
+                Sector::Written {
+                    volume: content::EARLIER,
+                    write,
+                    ..
+                } if write == at => None,
                 Sector::Written { volume, sector, .. } => {
                     self.judge(landing.disk, at, volume, sector)
                 }
@@ -116,8 +122,10 @@ impl Owners {
             if let Some(problem) = problem {
                 let found = content::decode(bytes);
                 self.violation = Some(format!(
-                    "{found:?} lands at {at} of disk {}: {problem}",
-                    landing.disk
+                    "{found:?} lands at {at} of disk {}, in {} bytes at {}: {problem}",
+                    landing.disk,
+                    data.len(),
+                    landing.offset_bytes
                 ));
             }
         }
@@ -150,7 +158,10 @@ impl Owners {
                     continue;
                 }
                 if !own {
-                    return Some(format!("that belongs to {}", record.name));
+                    return Some(format!(
+                        "that belongs to {}: {:?}",
+                        record.name, record.plexes
+                    ));
                 }
                 // In an intent, or in its place of one of the plexes (two may share extents).
                 let in_place = |plex: &Plex| {

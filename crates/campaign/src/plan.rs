@@ -38,6 +38,8 @@ pub struct Plan {
     pub looks: u64,
     /// Volumes at the same time at most.
     pub volumes: usize,
+    /// The disks were used before: what nobody wrote is not zero.
+    pub used: bool,
     /// Disks get into trouble.
     pub troubles: bool,
     /// Other futures than a crash at home are looked at.
@@ -64,6 +66,7 @@ impl Plan {
             troubles: random.one_in(2) && plant.is_none(),
             scenarios: plant.is_none(),
             plant,
+            used: random.one_in(2),
         }
     }
 }

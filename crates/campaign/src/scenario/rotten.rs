@@ -1,8 +1,10 @@
-//! One disk rots, or a write went astray on it: under its copy of the configuration and its replicas of the keys.
+//! One disk rots, or a write went astray on it: under its copy of the configuration, its replicas of the keys, its region
+//! logs, and one copy of its label.
 //!
 //! Invariants:
 //! - What has a majority of whole copies elsewhere is as it was: the configuration of a pool of three disks or more, the keys
-//!   of a volume with three replicas or more. Nothing that the damaged copies say is believed.
+//!   of a volume with three replicas or more, the region log of a volume with another plex that takes part, the label.
+//!   Nothing that the damaged copies say is believed.
 //! - After a look at everything with repair, any one disk may go.
 
 use std::collections::BTreeSet;
@@ -10,13 +12,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use volume::block_device::BlockDevice as _;
-use volume::label::Areas;
+use volume::config::Extent;
+use volume::label::{Areas, COPY_OFFSETS_BYTES};
 use volume::sim::{Image, Random, SimWorld};
 
 use super::{Branch, Keeping};
 use crate::violation::{trace, violation};
 
 const BLOCK: u64 = 4096;
+/// Where the region log is in a plex's log extent, behind the intents of atomic writes (`docs/on-disk-format.md`).
+const REGION_LOG: Range<u64> = 528 << 10..600 << 10;
 
 pub(super) fn scenario(branch: &mut Branch<'_>) {
     let Some(disk) = branch.a_disk() else { return };
@@ -54,7 +59,9 @@ async fn places(branch: &mut Branch<'_>, disk: usize) -> Option<Vec<Range<u64>>>
     if !branch.model.leaving.is_empty() {
         return None;
     }
-    let mut places = Vec::new();
+    let copy = branch.random.pick(&COPY_OFFSETS_BYTES).copied()?;
+    let label = copy..copy + BLOCK;
+    let mut places = vec![label];
     let devices = opened.pool.devices().await;
     let others = devices.iter().filter(|info| {
         info.config_current && opened.owners.lock().disk_of(info.uuid) != Some(disk)
@@ -69,10 +76,21 @@ async fn places(branch: &mut Branch<'_>, disk: usize) -> Option<Vec<Range<u64>>>
         .find(|info| opened.owners.lock().disk_of(info.uuid) == Some(disk))?
         .uuid;
     for volume in opened.pool.volumes() {
+        let record = volume.record();
+        let attached = record.plexes.iter().filter(|plex| plex.is_attached());
+        let (on_it, elsewhere): (Vec<&Extent>, Vec<&Extent>) = attached
+            .map(|plex| &plex.log)
+            .partition(|log| log.device == device);
+        if !elsewhere.is_empty() {
+            places.extend(
+                on_it.iter().map(|log| {
+                    log.offset_bytes + REGION_LOG.start..log.offset_bytes + REGION_LOG.end
+                }),
+            );
+        }
         if !super::current_keys(&volume, |other| other != device).await {
             continue;
         }
-        let record = volume.record();
         let on_it = record
             .keys
             .iter()
@@ -82,7 +100,7 @@ async fn places(branch: &mut Branch<'_>, disk: usize) -> Option<Vec<Range<u64>>>
             start..start + keys.extent.length_bytes
         }));
     }
-    (!places.is_empty()).then_some(places)
+    Some(places)
 }
 
 /// Damages some blocks: bits, zeroes, garbage, or what belongs elsewhere.
