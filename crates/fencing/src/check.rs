@@ -140,9 +140,9 @@ pub enum DomainError {
         /// The member.
         member: String,
     },
-    /// Other volumes while somebody is fenced on the present ones.
+    /// A volume is to leave while somebody is fenced on it.
     #[error(
-        "a member of {0} is fenced; its volumes can be changed when nobody is: see `ringfence domain show {0}`, and `ringfence unfence`"
+        "a member of {0} is fenced; a volume can leave it when nobody is: see `ringfence domain show {0}`, and `ringfence unfence`"
     )]
     VolumesWhileFenced(String),
     /// The document of the domain contradicts itself.

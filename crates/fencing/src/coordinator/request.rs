@@ -138,7 +138,8 @@ fn changed(domain: &Domain, change: Change) -> Result<Domain, DomainError> {
         Change::Quorum(quorum) => next.quorum = quorum,
         Change::Prefer(prefer) => next.prefer = prefer,
         Change::Volumes(volumes) => {
-            if volumes != next.volumes && !next.state.fenced.is_empty() {
+            // One that joins gets the fences before anybody hears that it has; one that leaves would be free of them.
+            if !next.volumes.is_subset(&volumes) && !next.state.fenced.is_empty() {
                 return Err(DomainError::VolumesWhileFenced(domain.name.clone()));
             }
             next.volumes = volumes;

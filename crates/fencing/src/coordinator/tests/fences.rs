@@ -251,6 +251,14 @@ fn a_fence_is_not_given_up_in_passing() {
             Some(Reply::Refused(RequestError::Domain(_)))
         ));
     }
+    // A volume that joins gives up nothing.
+    let mut volumes = scene.coordinator.domain().volumes.clone();
+    volumes.insert(Uuid::from_u128(77));
+    let change = Change::Volumes(volumes.clone());
+    scene.give(Input::Change { id: id(5), change });
+    assert_eq!(scene.reply(5), Some(&Reply::Changed));
+    assert_eq!(scene.coordinator.domain().volumes, volumes);
+    assert!(scene.coordinator.domain().is_fenced("B"));
     scene.fence(4, "X", None);
     assert!(matches!(
         scene.reply(4),
