@@ -34,6 +34,8 @@ pub const MAX_CONNECTIONS: usize = 4096;
 
 /// How long accepting pauses when the kernel has no file descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sessions that are dropped at the end of the service may take to end their commands.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An address that initiators connect to: one target port of its own portal group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +201,7 @@ impl<D: BlockDevice> Service<D> {
     }
 
     /// Ends the service: no new sessions; asks every initiator to log out, and drops those that have not after
-    /// `grace`. Returns when no session is left.
+    /// `grace`. Returns when no session is left, or after [`DROP_PATIENCE`] more.
     pub async fn shutdown(&self, grace: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
         self.stop.notify(usize::MAX);
@@ -212,8 +214,14 @@ impl<D: BlockDevice> Service<D> {
             self.registry.empty(),
         )
         .await;
-        // A login that was under way may still add a session: those that come are dropped as well.
+        // A login that was under way may still add a session: those that come are dropped as well. One with I/O that hangs
+        // is left: nobody is told that its commands are done.
+        let deadline = Instant::now() + DROP_PATIENCE;
         while !self.registry.is_empty() {
+            if Instant::now() >= deadline {
+                tracing::warn!("sessions have I/O that does not end");
+                return;
+            }
             self.registry.ask_all(Ask::Drop);
             let _ = reactor::timeout(Duration::from_millis(100), self.registry.empty()).await;
         }
