@@ -197,7 +197,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "domains",
-        about: "fence domains: races, methods, kill -9 in the middle of a fence",
+        about: "fence domains: races, methods, kill -9 in the middle of a fence, moves, stops",
         real_clients: true,
         run: domains::run,
     },

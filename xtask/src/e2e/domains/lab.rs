@@ -1,6 +1,7 @@
 //! A daemon with a fence domain, and its members as iSCSI sessions.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,13 @@ impl Lab {
         for device in ["d1", "d2", "d3"] {
             daemon.add_device(device, "2G")?;
         }
+        Ok(Self { daemon })
+    }
+
+    /// A daemon without devices.
+    pub(super) fn bare(context: &Context, folder: &Path) -> Result<Self> {
+        let mut daemon = Ringfence::new(context.ringfence()?, folder, loopback_portals(2)?)?;
+        daemon.start()?;
         Ok(Self { daemon })
     }
 
@@ -282,6 +290,16 @@ impl Node {
             Err(error) if error.is_reservation_conflict() => Ok(true),
             Err(error) => Err(error).with_context(|| format!("{} writes {lun:?}", self.name)),
         }
+    }
+
+    /// Whether a record number is where it was written, in what [`Node::area`] gave.
+    pub(super) fn has_record(&self, areas: &[Vec<u8>], number: u64) -> bool {
+        let volume = ((number - 1) % self.luns.len() as u64) as usize;
+        let start = (number % AREA_BLOCKS) as usize * BLOCK_BYTES as usize;
+        let block = areas
+            .get(volume)
+            .and_then(|area| area.get(start..start + 8));
+        block == Some(number.to_le_bytes().as_slice())
     }
 
     /// What is in the area of a member, on all volumes.

@@ -1,12 +1,17 @@
-//! Fence domains: races, fencing methods, and a daemon that is killed in the middle of a fence.
+//! Fence domains: races, fencing methods, a daemon that is killed in the middle of a fence, volumes that come and go, a pool
+//! that moves, and a daemon that is stopped while a device hangs.
 
 mod bridge;
+mod carried;
 mod crash;
+mod hanging;
 mod lab;
 mod methods;
 mod network;
 mod nodes;
 mod races;
+mod volumes;
+mod writer;
 
 use anyhow::{Context as _, Result};
 
@@ -29,7 +34,12 @@ pub fn run(context: &Context) -> Result<String> {
     let mut lab = Lab::start(context, "domains-crash")?;
     let crashes = crash::run(&mut lab, context.seed).with_context(|| said(&lab, "crash"))?;
     lab.daemon.terminate()?;
-    Ok(format!("{races}; {crashes}"))
+    carried::run(context).context("carried")?;
+    let stops = hanging::run(context).context("hanging")?;
+    let mut lab = Lab::start(context, "domains-volumes")?;
+    let joined = volumes::run(&mut lab, context.seed).with_context(|| said(&lab, "volumes"))?;
+    lab.daemon.terminate()?;
+    Ok(format!("{races}; {crashes}; {stops}; {joined}"))
 }
 
 fn said(lab: &Lab, part: &str) -> String {

@@ -1,48 +1,20 @@
 //! Races of all outcomes, while every member writes records with sequence numbers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use scsi::Lun;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, Node, initiator_of, key_of, last_record};
+use super::writer::Writer;
 
 const LOST: i32 = 3;
 const NOT_FOUND: i32 = 5;
 const REFUSED: i32 = 6;
 const VOLUMES: [&str; 3] = ["v1", "v2", "v3"];
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
-
-/// A member that writes records until it is refused or told to stop.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(Node, Option<initiator::Error>)>,
-}
-
-impl Writer {
-    fn start(mut node: Node, area: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while !stopped.load(SeqCst) {
-                if let Err(error) = node.write(area) {
-                    return (node, Some(error));
-                }
-            }
-            (node, None)
-        });
-        Self { stop, thread }
-    }
-
-    fn end(self) -> Result<(Node, Option<initiator::Error>)> {
-        self.stop.store(true, SeqCst);
-        self.thread.join().map_err(|_| anyhow!("a writer panicked"))
-    }
-}
 
 /// All outcomes.
 pub(super) fn run(lab: &Lab) -> Result<String> {
