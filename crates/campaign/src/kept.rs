@@ -45,6 +45,14 @@ pub const KEPT: &[Kept] = &[
         reason: "the zeroes of a grow that hung landed on what an overtaking grow had made room for",
     },
     Kept {
+        seed: 1_100_000_454,
+        reason: "the campaign itself removed the last device of the pool",
+    },
+    Kept {
+        seed: 1_200_000_129,
+        reason: "the campaign itself waited for keys on a device that a job empties",
+    },
+    Kept {
         seed: 1_397_028_988,
         reason: "a job that was cancelled while its end waited still made its keys members",
     },

@@ -1,8 +1,9 @@
-//! Other futures of a pool than a crash at home: it is carried to another machine, parts of it rot, its keys are lost, it
-//! gets a witness. Each runs beside the history, on a copy of the disks and of the model, with chance of its own: the
+//! Other futures of a pool than a crash at home: it is carried to another machine, parts of it rot, its keys or disks are
+//! lost, it gets a witness. Each runs beside the history, on a copy of the disks and of the model, with chance of its own: the
 //! history goes on as if nothing had been.
 
 mod carried;
+mod lost_disks;
 mod lost_keys;
 mod rotten;
 mod witness;
@@ -59,10 +60,11 @@ pub fn perhaps(life: &Life, random: &mut Random, boot: u64) {
         random,
     };
     branch.stop();
-    let (kind, scenario): (_, fn(&mut Branch<'_>)) = match branch.random.below(4) {
+    let (kind, scenario): (_, fn(&mut Branch<'_>)) = match branch.random.below(6) {
         0 => ("pool carried away", carried::scenario),
         1 => ("pool in part rotten", rotten::scenario),
         2 => ("keys lost", lost_keys::scenario),
+        3 | 4 => ("disks lost", lost_disks::scenario),
         _ => ("witness", witness::scenario),
     };
     trace!("scenario: {kind}");
@@ -210,6 +212,12 @@ impl Branch<'_> {
             expected.end(sectors, id, true, self.counters.tick());
         }
     }
+}
+
+/// Whether no device is being emptied: one that is takes no keys, not even when it is empty.
+fn nothing_is_emptied(opened: &Opened) -> bool {
+    let volumes = opened.pool.volumes();
+    volumes.iter().all(|volume| volume.record().job.is_none())
 }
 
 /// The keeper beside a scenario, until it is dropped.

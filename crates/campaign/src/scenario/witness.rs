@@ -35,6 +35,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
     let interrupted = branch.random.one_in(4);
     let next = world.run(async {
         let opened = branch.open(&BTreeSet::new()).await?;
+        let calm = super::nothing_is_emptied(&opened);
         let _keeping = Keeping::new(&opened.pool);
         branch.check(&opened).await;
         if interrupted {
@@ -50,7 +51,9 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
             return None;
         }
         join(branch, &opened, "witness", first).await;
-        keys_come(branch, &opened).await;
+        if calm {
+            keys_come(branch, &opened).await;
+        }
         branch.stir(&opened).await;
         let away: BTreeSet<usize> = branch.a_disk().into_iter().collect();
         let tolerant = branch.tolerant(&opened, &away).await;
@@ -71,7 +74,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
             if needed != away.contains(&first) {
                 violation(&format!("without {away:?} a witness is needed: {needed}"));
             }
-            if needed && branch.random.one_in(2) {
+            if needed && super::nothing_is_emptied(&opened) && branch.random.one_in(2) {
                 let _keeping = Keeping::new(&opened.pool);
                 join(branch, &opened, "witness-2", first + 1).await;
                 keys_come(branch, &opened).await;
