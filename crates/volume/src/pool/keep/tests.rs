@@ -13,6 +13,7 @@ use crate::translate::Region;
 
 mod crashes;
 mod devices;
+mod first_log;
 mod jobs;
 mod keys;
 mod without_quorum;

@@ -419,7 +419,9 @@ impl<D: BlockDevice> Volume<D> {
             targets |= u8::from(copied) << index;
         }
         if targets != 0 {
-            self.flushes(layout, tracker, targets, 0..0)
+            // Those that were read from too: what a client wrote before there was a log is in no log, and where a crash takes
+            // it from the source, it must not be in what was copied.
+            self.flushes(layout, tracker, u8::MAX, 0..0)
                 .for_keeper()
                 .await
                 .map_err(SyncError::Failed)?;
