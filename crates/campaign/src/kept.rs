@@ -53,6 +53,10 @@ pub const KEPT: &[Kept] = &[
         reason: "the campaign itself waited for keys on a device that a job empties",
     },
     Kept {
+        seed: 1_300_000_255,
+        reason: "what a client wrote while a job began, and nobody flushed, came back from the copy after a power cut",
+    },
+    Kept {
         seed: 1_397_028_988,
         reason: "a job that was cancelled while its end waited still made its keys members",
     },

@@ -75,6 +75,10 @@ pub async fn open_where(
     }));
     disks.retain(|disk| !away.contains(disk));
     let minority = !away.is_empty() && disks.len() <= members / 2;
+    if minority && disks.is_empty() {
+        // Without a disk it is another pool, an empty one.
+        return None;
+    }
     let sources = disks
         .iter()
         .map(|disk| DeviceSource {

@@ -320,8 +320,9 @@ async fn replace_one(branch: &mut Branch<'_>, opened: &Opened, lost: &mut BTreeS
     branch.model.leaving.insert(old.clone());
     // What only the lost disks have keeps them.
     let without = branch.model.without.as_ref();
-    let all =
-        without.is_none_or(|without| branch.model.volumes.keys().all(|n| without.contains(n)));
+    // Nor can a plex be filled that has a part on another lost disk.
+    let all = lost.len() == 1
+        && without.is_none_or(|without| branch.model.volumes.keys().all(|n| without.contains(n)));
     match opened.pool.device_replace(&old, "spare", None).await {
         Ok(_) => {}
         Err(error) if error.kind() == PoolErrorKind::Failed && all => {
