@@ -219,6 +219,16 @@ impl<D: BlockDevice> Pool<D> {
         let good = members.len() - dead.len();
         let new = self.place_keys(volume, record, good, &dead).await?;
         let Some(new) = new else {
+            // There are as many as there should be without it: a dead one more, which a job left behind, only asks for a
+            // larger majority.
+            if let Some(gone) = dead.first()
+                && record.job.is_none()
+                && good >= usize::from(record.keys_wanted).max(1)
+            {
+                region.remove_replica(*gone).await?;
+                self.drop_keys(volume, &[*gone]).await?;
+                return Ok(true);
+            }
             // One disk is left: a replica beside it would be needed and not help.
             let unneeded = unneeded(&snapshot, record);
             if good == 1 && members.len() == 2 && unneeded.iter().any(|gone| dead.contains(gone)) {
