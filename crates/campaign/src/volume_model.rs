@@ -203,6 +203,12 @@ impl VolumeModel {
 
     /// A write (or, with value 0, a zeroing) begins.
     pub fn begin(&mut self, sectors: Range<u64>, value: u64, id: u64, now: Moment) {
+        // What is written over may be there in part.
+        self.atomics.retain(|atomic| {
+            atomic.write == id
+                || atomic.sectors.end <= sectors.start
+                || sectors.end <= atomic.sectors.start
+        });
         self.registers(sectors)
             .for_each(|register| register.begin(value, id, now));
     }

@@ -91,10 +91,18 @@ async fn places(branch: &mut Branch<'_>, disk: usize) -> Option<Vec<Range<u64>>>
         if !super::current_keys(&volume, |other| other != device).await {
             continue;
         }
-        let on_it = record
-            .keys
-            .iter()
-            .filter(|keys| keys.extent.device == device);
+        let Ok(region) = volume.private_region() else {
+            continue;
+        };
+        let Ok(health) = region.health_now().await else {
+            continue;
+        };
+        // One that does not count is not repaired, and if it becomes an older one that did, nothing but those that count
+        // can say so: they must not go next.
+        let on_it = record.keys.iter().filter(|keys| {
+            let counts = health.iter().any(|info| info.uuid == keys.uuid);
+            keys.extent.device == device && counts
+        });
         places.extend(on_it.map(|keys| {
             let start = keys.extent.offset_bytes;
             start..start + keys.extent.length_bytes

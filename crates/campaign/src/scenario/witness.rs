@@ -121,7 +121,8 @@ async fn keys_come(branch: &Branch<'_>, opened: &Opened) {
                 continue;
             };
             let all = super::current_keys(&volume, |_| true).await;
-            if !placed && (health.len() < 3 || !all) {
+            let wanted = usize::from(record.keys_wanted).min(3);
+            if !placed && (health.len() < wanted || !all) {
                 problem = format!("{}: {health:?}", record.name);
             }
         }
