@@ -38,7 +38,7 @@ impl<'a, T> Running<'a, T> {
 }
 
 /// Runs all futures together and returns their results in the same order.
-pub(crate) async fn join_all<'a, T>(
+pub async fn join_all<'a, T>(
     futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = T> + 'a>>>,
 ) -> Vec<T> {
     let mut running = Running::new(futures);
@@ -48,7 +48,7 @@ pub(crate) async fn join_all<'a, T>(
 }
 
 /// A boxed future, to be given to [`join_all`].
-pub(crate) fn boxed<'a, T>(
+pub fn boxed<'a, T>(
     future: impl Future<Output = T> + 'a,
 ) -> Pin<Box<dyn Future<Output = T> + 'a>> {
     Box::pin(future)

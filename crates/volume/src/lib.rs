@@ -20,7 +20,7 @@ pub mod error;
 #[cfg(test)]
 mod format_doc;
 mod fresh_uuid;
-mod join;
+pub mod join;
 pub mod label;
 pub mod page_store;
 pub mod pool;

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use ::volume::config::DocumentRecord;
+use ::volume::join::{boxed, join_all};
 use ::volume::{Pool, Volume as PoolVolume};
 use fencing::Domain;
 use parking_lot::RwLock;
@@ -238,7 +239,8 @@ impl Domains {
         });
         let concerned: Vec<_> = concerned.collect();
         let _refreshing = self.refreshing.lock().await;
-        join(concerned.iter().map(|volume| self.refresh_now(volume))).await;
+        let refreshes = concerned.iter().map(|volume| boxed(self.refresh_now(volume)));
+        join_all(refreshes).await;
     }
 
     /// Tells the portals whose logins to refuse.
@@ -319,22 +321,4 @@ pub(super) fn document(
         extents,
         body: serde_json::to_vec(domain).map_err(|error| error.to_string())?,
     })
-}
-
-/// Runs futures together to the end of all.
-async fn join<F: Future<Output = ()>>(futures: impl IntoIterator<Item = F>) {
-    let mut running: Vec<_> = futures.into_iter().map(|f| Some(Box::pin(f))).collect();
-    std::future::poll_fn(|context| {
-        let mut all = std::task::Poll::Ready(());
-        for slot in &mut running {
-            if let Some(future) = slot {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(()) => *slot = None,
-                    std::task::Poll::Pending => all = std::task::Poll::Pending,
-                }
-            }
-        }
-        all
-    })
-    .await;
 }
