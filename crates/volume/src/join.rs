@@ -48,9 +48,7 @@ pub async fn join_all<'a, T>(
 }
 
 /// A boxed future, to be given to [`join_all`].
-pub fn boxed<'a, T>(
-    future: impl Future<Output = T> + 'a,
-) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+pub fn boxed<'a, T>(future: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
     Box::pin(future)
 }
 

@@ -239,7 +239,9 @@ impl Domains {
         });
         let concerned: Vec<_> = concerned.collect();
         let _refreshing = self.refreshing.lock().await;
-        let refreshes = concerned.iter().map(|volume| boxed(self.refresh_now(volume)));
+        let refreshes = concerned
+            .iter()
+            .map(|volume| boxed(self.refresh_now(volume)));
         join_all(refreshes).await;
     }
 
