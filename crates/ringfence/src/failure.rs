@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::model::DeviceLoss;
+
 /// The class of a failure. It decides the exit code, which is part of the interface and never changes its
 /// meaning (3 is for a lost race of a fence domain alone).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,9 @@ pub struct Failure {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// What would have been lost, where that is why it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_lose: Vec<DeviceLoss>,
 }
 
 impl Failure {
@@ -58,6 +63,7 @@ impl Failure {
             kind,
             message: message.into(),
             advice: None,
+            would_lose: Vec::new(),
         }
     }
 
@@ -94,6 +100,12 @@ impl Failure {
     /// The same with a word on what to do.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
+        self
+    }
+
+    /// The same with what would have been lost.
+    pub fn would_lose(mut self, losses: Vec<DeviceLoss>) -> Self {
+        self.would_lose = losses;
         self
     }
 }

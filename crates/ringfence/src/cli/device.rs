@@ -30,7 +30,7 @@ pub enum DeviceCommand {
     /// Move everything on a device to another one, online
     Replace(ReplaceArgs),
     /// Take a device for broken: nothing on it is used any more
-    Fail(NameArgs),
+    Fail(FailArgs),
     /// Use a device again that failed, was missing or is somewhere else now
     Online(OnlineArgs),
 }
@@ -95,6 +95,23 @@ pub struct ReplaceArgs {
     /// How fast, and whether to wait.
     #[command(flatten)]
     pub start: StartArgs,
+}
+
+/// `device fail`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ringfence device fail disk1
+
+Mirrors go on with their other copies, and copies of keys are made elsewhere. It is refused, with the names of
+the volumes, when it has the only valid copy of data, or when keys or the pool's configuration would be left
+without the majority of their copies.")]
+pub struct FailArgs {
+    /// The device's name
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// Also when volumes lose their only copy or the majority of their keys with it
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `device online`.
@@ -173,8 +190,9 @@ pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
             let jobs = context.ask_for(request, pick!(Answer::Jobs))?;
             job::started(context, &jobs, start.detach)
         }
-        DeviceCommand::Fail(NameArgs { name }) => {
-            let device = context.ask_for(Request::DeviceFail { name }, pick!(Answer::Device))?;
+        DeviceCommand::Fail(FailArgs { name, force }) => {
+            let request = Request::DeviceFail { name, force };
+            let device = context.ask_for(request, pick!(Answer::Device))?;
             context.output.show(&device, |device| {
                 format!(
                     "device {} is not used any more; take it back with: ringfence device online {}",

@@ -261,7 +261,29 @@ fn refusals(lab: &Lab) -> Result<()> {
         );
     }
     lab.cli(&["device", "add", "foreign", other, "--force"])?;
-    lab.cli(&["device", "remove", "foreign"])
+    lab.cli(&["device", "remove", "foreign"])?;
+    keys_are_needed(lab)
+}
+
+/// A device that has no data of a volume but the majority of its keys is failed only with `--force`, and comes back.
+fn keys_are_needed(lab: &Lab) -> Result<()> {
+    lab.create("k", 4, &["--on", "d3", "--keys-on", "d2"])?;
+    let finished = lab.daemon.cli_finish(&["device", "fail", "d2", "--json"])?;
+    let refused: Value = serde_json::from_str(&finished.stderr)?;
+    let lost = &refused["error"]["would_lose"];
+    let expected = serde_json::json!([{ "what": "keys", "volume": "k", "have": 0, "need": 1 }]);
+    ensure!(
+        finished.code == 6 && *lost == expected,
+        "device fail takes the keys of a volume away and exits with {}:\n{}",
+        finished.code,
+        finished.text()
+    );
+    lab.cli(&["device", "fail", "d2", "--force"])?;
+    let state = lab.device("d2")?["state"].clone();
+    ensure!(state == "failed", "device fail --force leaves it {state}");
+    lab.cli(&["device", "online", "d2"])?;
+    lab.wait_until_good("k")?;
+    lab.cli(&["volume", "delete", "k"])
 }
 
 /// The reservation still works both ways.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::ByteRange;
+
 /// A device of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -56,4 +58,27 @@ impl DeviceErrors {
             .saturating_add(self.flush)
             .saturating_add(self.hang)
     }
+}
+
+/// What would be lost without a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLoss {
+    /// `data`: the only valid copy of a part of a volume; `keys` or `configuration`: the majority of its copies;
+    /// `quorum-device`: that of a fence domain.
+    pub what: String,
+    /// The volume of `data` and `keys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// The part of `data`; empty for all of a volume that is not served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<ByteRange>,
+    /// Current copies of `keys` or `configuration` that would be left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub have: Option<usize>,
+    /// Copies of them that are needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<usize>,
+    /// Whose `quorum-device` it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }

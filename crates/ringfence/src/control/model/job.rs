@@ -58,6 +58,15 @@ pub struct ByteRange {
     pub length_bytes: u64,
 }
 
+impl From<volume::pool::jobs::ByteRange> for ByteRange {
+    fn from(range: volume::pool::jobs::ByteRange) -> Self {
+        Self {
+            offset_bytes: range.offset_bytes,
+            length_bytes: range.length_bytes,
+        }
+    }
+}
+
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEnd {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
-pub use device::{Device, DeviceErrors};
+pub use device::{Device, DeviceErrors, DeviceLoss};
 pub use domain::{
     Domain, DomainMember, DomainQuorum, DomainVerdict, DomainVolume, Fence, MemberFence,
     RaceVerdict,

@@ -140,6 +140,9 @@ pub enum Request {
     DeviceFail {
         /// Its name.
         name: String,
+        /// Also when something needs it.
+        #[serde(default)]
+        force: bool,
     },
     /// Takes a device that failed or was missing into use again. Answer: [`Answer::Device`].
     DeviceOnline {

@@ -34,7 +34,10 @@ fn requests_survive_the_wire() {
             new: name(),
             rate_bytes_per_second: Some(1),
         },
-        Request::DeviceFail { name: name() },
+        Request::DeviceFail {
+            name: name(),
+            force: true,
+        },
         Request::DeviceOnline {
             name: name(),
             path: Some("/dev/sdb".into()),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::volume::config::DeviceRole;
-use ::volume::{DeviceInfo, DeviceSource};
+use ::volume::pool::jobs::{JobError, Loss};
+use ::volume::{DeviceInfo, DeviceSource, PoolError};
 
 use super::chores::forget_gone;
 use super::{Operations, explain, lock};
-use crate::control::model::{Device, DeviceErrors, Job};
+use crate::control::model::{ByteRange, Device, DeviceErrors, DeviceLoss, Job};
 use crate::daemon::audit::Audit;
 use crate::daemon::device_list::{DeviceList, Entry};
 use crate::daemon::patience;
@@ -199,12 +200,30 @@ impl Operations {
         self.begun(begun)
     }
 
-    pub(super) fn device_fail(&self, name: &str, operator: &Operator) -> Result<Device, Failure> {
+    pub(super) fn device_fail(
+        &self,
+        name: &str,
+        force: bool,
+        operator: &Operator,
+    ) -> Result<Device, Failure> {
         let _shared = self.shared()?;
         let _acting = self.audit.acting(&Audit::device(name), operator);
         let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
-        self.run(move || async move { pool.device_fail(&owned).await })?
-            .map_err(|error| explain(&error))?;
+        let failed = self.run(move || async move {
+            match force {
+                true => pool.device_fail_forced(&owned).await.map(drop),
+                false => pool.device_fail(&owned).await,
+            }
+        })?;
+        failed.map_err(|error| match &error {
+            PoolError::Job(JobError::WouldLose { losses, .. }) => explain(&error)
+                .would_lose(losses.iter().map(describe_loss).collect())
+                .advise(format!(
+                    "bring other devices online, or move what is there away first \
+                     ('ringfence device evacuate {name}'); --force does it all the same"
+                )),
+            _ => explain(&error),
+        })?;
         self.device_show(name)
     }
 
@@ -339,6 +358,39 @@ impl Operations {
             volumes: info.volumes,
             keys_of,
         })
+    }
+}
+
+fn describe_loss(loss: &Loss) -> DeviceLoss {
+    let of = |what: &str| DeviceLoss {
+        what: what.to_owned(),
+        volume: None,
+        ranges: Vec::new(),
+        have: None,
+        need: None,
+        of: None,
+    };
+    match loss {
+        Loss::Data { volume, ranges } => DeviceLoss {
+            volume: Some(volume.clone()),
+            ranges: ranges.iter().copied().map(ByteRange::from).collect(),
+            ..of("data")
+        },
+        Loss::Keys { volume, have, need } => DeviceLoss {
+            volume: Some(volume.clone()),
+            have: Some(*have),
+            need: Some(*need),
+            ..of("keys")
+        },
+        Loss::Configuration { have, need } => DeviceLoss {
+            have: Some(*have),
+            need: Some(*need),
+            ..of("configuration")
+        },
+        Loss::QuorumDevice { of: whose } => DeviceLoss {
+            of: Some(whose.clone()),
+            ..of("quorum-device")
+        },
     }
 }
 

@@ -66,7 +66,9 @@ impl Handler for Operations {
             } => self
                 .device_replace(&old, &new, rate_bytes_per_second, operator)
                 .map(Answer::Jobs),
-            Request::DeviceFail { name } => self.device_fail(&name, operator).map(Answer::Device),
+            Request::DeviceFail { name, force } => {
+                self.device_fail(&name, force, operator).map(Answer::Device)
+            }
             Request::DeviceOnline { name, path } => self
                 .device_online(&name, path, operator)
                 .map(Answer::Device),

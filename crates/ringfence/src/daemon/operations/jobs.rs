@@ -163,13 +163,7 @@ pub(super) fn describe(info: JobInfo, rate: Option<u64>) -> Job {
         to: info.to,
         state: state.to_owned(),
         reason,
-        without_copy: ranges
-            .into_iter()
-            .map(|range| ByteRange {
-                offset_bytes: range.offset_bytes,
-                length_bytes: range.length_bytes,
-            })
-            .collect(),
+        without_copy: ranges.into_iter().map(ByteRange::from).collect(),
         done_bytes: info.done_bytes,
         total_bytes: info.total_bytes,
         percent: Job::percent(info.done_bytes, info.total_bytes),

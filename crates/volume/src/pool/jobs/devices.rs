@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_lite::future::or;
 use uuid::Uuid;
 
 use super::moved::moved_ranges;
@@ -13,8 +12,6 @@ use super::start::Draft;
 use super::{JobError, JobInfo};
 use crate::block_device::BlockDevice;
 use crate::config::{DeviceRecord, DeviceRole, JobKind, Plex, VolumeRecord};
-use crate::page_store::ReplicaHealth;
-use crate::page_store::verdict::majority;
 use crate::pool::keep::{PoolEvent, stale_in};
 use crate::pool::placement::Placing;
 use crate::pool::{Inner, Pool, PoolError};
@@ -22,8 +19,6 @@ use crate::volume::Volume;
 
 /// How long an operator waits for the keeper to take plexes out: longer than that takes when their copies answer.
 const DETACH_PATIENCE: Duration = Duration::from_secs(20);
-/// How long an operator waits for a commit under way before the device is failed that may be what it waits for.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -217,87 +212,6 @@ impl<D: BlockDevice> Pool<D> {
             job.keys_retire.push(replica.uuid);
         }
         Ok(Draft { fresh, keys, job })
-    }
-
-    /// Declares a device broken: nothing on it is used until it is brought back. Returns when its plexes are detached.
-    ///
-    /// # Errors
-    /// [`JobError::LastCopy`] when it holds the only valid copy of something, [`JobError::QuorumNeeds`] when the
-    /// configuration needs it; nothing was changed then. Where there is no quorum anyway the device is out of use, which
-    /// ends the waiting for one that hangs, and the error tells what could not be recorded: [`JobError::NotRecorded`],
-    /// [`JobError::NotDetached`]. It never waits without end.
-    pub async fn device_fail(&self, name: &str) -> Result<(), PoolError> {
-        let device = self.device_record(name).await?.uuid;
-        let needing = self.needing(device);
-        if !needing.is_empty() {
-            return Err(JobError::LastCopy {
-                volume: needing.join(", "),
-                what: format!("device {name}"),
-                ranges: "a part of it".into(),
-                advice: "add a mirror or evacuate the device first",
-            }
-            .into());
-        }
-        self.check_quorum_without(device, name).await?;
-        let down = self.device_down(device, "an operator said so").await;
-        down.map_err(|error| JobError::NotRecorded {
-            device: name.into(),
-            problem: error.to_string(),
-        })?;
-        for volume in self.volumes() {
-            if volume.fault().is_some() || attached_on(&volume, device).is_empty() {
-                continue;
-            }
-            self.detach_soon(&volume, device).await;
-            if !attached_on(&volume, device).is_empty() {
-                return Err(JobError::NotDetached {
-                    volume: volume.record().name.clone(),
-                    device: name.into(),
-                }
-                .into());
-            }
-        }
-        Ok(())
-    }
-
-    /// # Errors
-    /// [`JobError::QuorumNeeds`] when the configuration has a quorum that it would lose with `device`. One that hangs
-    /// gives it none, nor does it stop a commit.
-    async fn check_quorum_without(&self, device: Uuid, name: &str) -> Result<(), PoolError> {
-        let Some(clock) = self.handle_of(device) else {
-            return Ok(());
-        };
-        if clock.abandoned() > 0 || self.keeper.hangs(device) {
-            return Ok(());
-        }
-        // A commit that waits for this very device has the lock; then nothing is known, and it must be failed.
-        let late = async {
-            clock.sleep(COMMIT_PATIENCE).await;
-            None
-        };
-        let Some(inner) = or(async { Some(self.inner.lock().await) }, late).await else {
-            return Ok(());
-        };
-        let Some(config) = &inner.config else {
-            return Ok(());
-        };
-        let copies = config.health();
-        let need = majority(copies.len());
-        let current = copies.iter().filter(|copy| {
-            let device = copy.device.and_then(|device| inner.devices.get(&device));
-            copy.health == ReplicaHealth::Current && device.is_some_and(|device| device.is_online())
-        });
-        let (of_it, others): (Vec<_>, Vec<_>) =
-            current.partition(|copy| copy.device == Some(device));
-        if others.len() < need && others.len() + of_it.len() >= need {
-            return Err(JobError::QuorumNeeds {
-                device: name.into(),
-                have: others.len(),
-                need,
-            }
-            .into());
-        }
-        Ok(())
     }
 
     /// Has the plexes of a volume on a device that is out of use taken out. Returns when they are, when that has been

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::fail::{Loss, text_of_losses};
 use crate::pool::PoolErrorKind;
 
 /// Why a job or a change of plexes is refused.
@@ -118,17 +119,13 @@ pub enum JobError {
         /// The device.
         device: String,
     },
-    /// The configuration needs the device for its quorum.
-    #[error(
-        "without device {device} the configuration would have {have} of the {need} copies that it needs, and could not be changed any more; bring another device online first; nothing was changed"
-    )]
-    QuorumNeeds {
+    /// Something needs the device.
+    #[error("without device {device} {}; nothing was changed", text_of_losses(.losses))]
+    WouldLose {
         /// The device.
         device: String,
-        /// Copies that would be left.
-        have: usize,
-        /// Copies that a commit takes.
-        need: usize,
+        /// What would be lost; not empty.
+        losses: Vec<Loss>,
     },
     /// A device that hangs or was lost is out of use, and that could not be committed.
     #[error(
@@ -196,7 +193,7 @@ impl JobError {
             | JobError::NotAtRest { .. }
             | JobError::NoQuorum { .. }
             | JobError::NotNow { .. }
-            | JobError::QuorumNeeds { .. }
+            | JobError::WouldLose { .. }
             | JobError::WrongDevice { .. } => PoolErrorKind::Refused,
             JobError::Copies { .. }
             | JobError::NotRecorded { .. }

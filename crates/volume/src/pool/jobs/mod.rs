@@ -20,6 +20,7 @@
 mod cancel;
 mod devices;
 mod error;
+mod fail;
 mod finish;
 mod moved;
 mod online;
@@ -29,6 +30,7 @@ mod start;
 mod verify;
 
 pub use error::JobError;
+pub use fail::Loss;
 pub(in crate::pool) use progress::text_of;
 pub use progress::{ByteRange, JobInfo, JobName, JobState, PlexInfo};
 pub use verify::{Mismatch, Verified};

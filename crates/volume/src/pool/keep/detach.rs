@@ -16,7 +16,7 @@ use super::{Decision, PoolEvent, Snapshot, View, decide, position, region_count,
 use crate::block_device::BlockDevice;
 use crate::config::{Change, Plex, PlexState, VolumeRecord};
 use crate::pool::jobs::JobError;
-use crate::pool::{Pool, PoolError};
+use crate::pool::{Inner, Pool, PoolError};
 use crate::volume::Volume;
 use crate::volume::regions::DetachError;
 use crate::volume::regions::Regions;
@@ -355,14 +355,7 @@ impl<D: BlockDevice> Pool<D> {
         device: Uuid,
         reason: &str,
     ) -> Result<(), PoolError> {
-        // Before the lock: a commit that waits for this very device has it, and waits no longer.
-        if let Some(opened) = self.handle_of(device) {
-            opened.fail(reason.to_owned());
-        }
-        let mut inner = self.inner.lock().await;
-        if let Some(opened) = inner.devices.get(&device) {
-            opened.fail(reason.to_owned());
-        }
+        let mut inner = self.out_of_use(device, reason).await;
         self.settle(&mut inner).await?;
         let Some(config) = &inner.config else {
             return Ok(());
@@ -383,6 +376,23 @@ impl<D: BlockDevice> Pool<D> {
         });
         self.keeper.wake();
         Ok(())
+    }
+
+    /// Fails the handle of a device. Returns with the pool's lock.
+    pub(in crate::pool) async fn out_of_use(
+        &self,
+        device: Uuid,
+        reason: &str,
+    ) -> async_lock::MutexGuard<'_, Inner<D>> {
+        // Before the lock: a commit that waits for this very device has it, and waits no longer.
+        if let Some(opened) = self.handle_of(device) {
+            opened.fail(reason.to_owned());
+        }
+        let inner = self.inner.lock().await;
+        if let Some(opened) = inner.devices.get(&device) {
+            opened.fail(reason.to_owned());
+        }
+        inner
     }
 
     /// Volumes (names) that would lose the only valid copy of something without `device`.
