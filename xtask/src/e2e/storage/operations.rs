@@ -267,7 +267,11 @@ fn refusals(lab: &Lab) -> Result<()> {
 
 /// A device that has no data of a volume but the majority of its keys is failed only with `--force`, and comes back.
 fn keys_are_needed(lab: &Lab) -> Result<()> {
-    lab.create("k", 4, &["--on", "d3", "--keys-on", "d2"])?;
+    // Without a grant, so that no initiator hears of it.
+    let create = ["volume", "create", "k", "--size", "4M"];
+    lab.cli(&[&create[..], &["--on", "d3", "--keys-on", "d2"]].concat())?;
+    // Those of the other volume are still coming back after its last move.
+    lab.wait_for_keys("data", 3)?;
     let finished = lab.daemon.cli_finish(&["device", "fail", "d2", "--json"])?;
     let refused: Value = serde_json::from_str(&finished.stderr)?;
     let lost = &refused["error"]["would_lose"];
