@@ -10,12 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use damage::{damage, sign};
 use libfuzzer_sys::fuzz_target;
-use reservation::{InitiatorPort, Key, Nexus, Registrant, ReservationType};
+use reservation::{InitiatorPort, Key, LostUntil, Nexus, Registrant, ReservationType};
 use uuid::Uuid;
 use volume::config::envelope;
 use volume::page_store::header::{Content, Header, Identity, PageEntry, RECORD_BYTES};
 use volume::private_region::commit_record::CommitRecord;
-use volume::private_region::slot;
+use volume::private_region::slot::{self, Registration};
 
 const VOLUME: Uuid = Uuid::from_u128(1);
 const REPLICA: Uuid = Uuid::from_u128(2);
@@ -42,7 +42,7 @@ fn record() -> CommitRecord {
     CommitRecord {
         generation: 7,
         aptpl: true,
-        lost: false,
+        lost: Some(LostUntil::Registered),
         persist_always: false,
         kind: Some(ReservationType::WriteExclusive),
         holder_slot: Some(3),
@@ -94,20 +94,24 @@ fn registrant(recipe: &[u8]) {
         },
         target_port: 1,
     };
-    let registrant = Registrant {
-        key: Key(0xa1),
-        all_target_ports: false,
+    let registration = Registration {
+        nexus,
+        registrant: Registrant {
+            key: Key(0xa1),
+            all_target_ports: false,
+        },
+        recovered: true,
     };
     let mut bytes = [0; slot::SLOT_BYTES];
-    slot::encode(&mut bytes, VOLUME, 3, &nexus, &registrant);
+    slot::encode(&mut bytes, VOLUME, 3, &registration);
     damage(&mut bytes, recipe);
     sign(&mut bytes, 28);
-    if let Ok((nexus, registrant)) = slot::decode(&bytes, VOLUME, 3) {
-        assert!(registrant.key.0 != 0 && nexus.target_port != 0);
+    if let Ok(registration) = slot::decode(&bytes, VOLUME, 3) {
+        assert!(registration.registrant.key.0 != 0 && registration.nexus.target_port != 0);
         let mut again = [0; slot::SLOT_BYTES];
-        slot::encode(&mut again, VOLUME, 3, &nexus, &registrant);
+        slot::encode(&mut again, VOLUME, 3, &registration);
         let again = slot::decode(&again, VOLUME, 3);
-        assert_eq!(again, Ok((nexus, registrant)));
+        assert_eq!(again, Ok(registration));
     }
 }
 

@@ -259,7 +259,8 @@ pub async fn keys_client(life: Rc<Life>) {
     }
 }
 
-fn nexus(number: u64) -> Nexus {
+/// A registrant of the clients.
+pub fn nexus(number: u64) -> Nexus {
     Nexus {
         initiator: InitiatorPort {
             name: format!("iqn.2026-11.test:host{number}").into(),

@@ -20,7 +20,7 @@ pub use table::TABLE;
 
 use crate::machine::LuReservations;
 use crate::reject::Reject;
-use crate::state::{Nexus, ReservationType};
+use crate::state::{Lost, Nexus, ReservationType};
 
 /// How a logical unit's reservations look from one nexus: the columns of the access table. Fits in four bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,8 @@ pub enum Column {
     Scsi2Holder = 10,
     /// Another nexus holds the SCSI-2 reservation.
     Scsi2Other = 11,
-    /// Persistent reservation information was lost (SPC-4 5.13.5.3.2); the same for every nexus.
+    /// Persistent reservation information was lost, and only REPLACE LOST RESERVATION ends that (SPC-4 5.13.5.3.2); the
+    /// same for every nexus.
     InformationLost = 12,
     /// The logical unit cannot read its reservations at all (SPC-4 5.13.5.2). [`column`] never gives this: whoever
     /// finds the private region unusable sets it. The answer to what it refuses is NOT READY.
@@ -58,11 +59,15 @@ pub enum Column {
     /// The initiator is fenced, whatever is reserved: what an Exclusive Access reservation of another nexus leaves to a
     /// stranger, without PERSISTENT RESERVE OUT.
     Fenced = 14,
+    /// Persistent reservation information was lost, and the nexus has not registered since: as
+    /// [`Column::InformationLost`], but that it may register ([`Lost::UntilRegistered`](crate::Lost::UntilRegistered)).
+    /// A nexus that has registered since is in the column that its registration gives it.
+    Unconfirmed = 15,
 }
 
 impl Column {
     /// Every column, in the order of the numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Open,
         Self::OpenRegistered,
         Self::Holder,
@@ -78,9 +83,10 @@ impl Column {
         Self::InformationLost,
         Self::NotReady,
         Self::Fenced,
+        Self::Unconfirmed,
     ];
 
-    /// The column with this number, 0 to 14: the way back out of a packed gate word.
+    /// The column with this number, 0 to 15: the way back out of a packed gate word.
     pub const fn from_code(code: u8) -> Option<Self> {
         if (code as usize) < Self::ALL.len() {
             Some(Self::ALL[code as usize])
@@ -89,7 +95,7 @@ impl Column {
         }
     }
 
-    /// The number of the column, 0 to 14.
+    /// The number of the column, 0 to 15.
     pub const fn code(self) -> u8 {
         self as u8
     }
@@ -105,7 +111,7 @@ impl Column {
     pub const fn refusal(self) -> Option<Reject> {
         match self {
             Self::NotReady => None,
-            Self::InformationLost => Some(Reject::ReservationInformationLost),
+            Self::InformationLost | Self::Unconfirmed => Some(Reject::ReservationInformationLost),
             _ => Some(Reject::ReservationConflict),
         }
     }
@@ -223,7 +229,7 @@ pub fn column(reservations: &LuReservations, nexus: &Nexus) -> Column {
         Column::Fenced
     } else if state.is_registered(nexus) {
         column_of_registrant(reservations, nexus)
-    } else if reservations.scsi2.as_ref() == Some(nexus) && !state.lost {
+    } else if reservations.scsi2.as_ref() == Some(nexus) && state.lost.is_none() {
         Column::Scsi2Holder
     } else {
         column_of_others(reservations)
@@ -233,8 +239,10 @@ pub fn column(reservations: &LuReservations, nexus: &Nexus) -> Column {
 /// The column of `nexus`, which is registered.
 pub(crate) fn column_of_registrant(reservations: &LuReservations, nexus: &Nexus) -> Column {
     let state = &reservations.persistent;
-    if state.lost {
-        return Column::InformationLost;
+    if let Some(lost) = &state.lost
+        && lost.applies_to_registrant(nexus)
+    {
+        return told(lost);
     }
     let Some(reservation) = &state.reservation else {
         return Column::OpenRegistered;
@@ -253,11 +261,19 @@ pub(crate) fn column_of_registrant(reservations: &LuReservations, nexus: &Nexus)
     }
 }
 
+/// The column of a nexus that a loss applies to.
+const fn told(lost: &Lost) -> Column {
+    match lost {
+        Lost::UntilReplaced => Column::InformationLost,
+        Lost::UntilRegistered { .. } => Column::Unconfirmed,
+    }
+}
+
 /// The column of every nexus that is not registered, does not hold the SCSI-2 reservation and is not fenced.
 pub fn column_of_others(reservations: &LuReservations) -> Column {
     let state = &reservations.persistent;
-    if state.lost {
-        return Column::InformationLost;
+    if let Some(lost) = &state.lost {
+        return told(lost);
     }
     if reservations.scsi2.is_some() {
         return Column::Scsi2Other;
@@ -376,7 +392,7 @@ mod tests {
         for column in Column::ALL {
             assert_eq!(Column::from_code(column.code()), Some(column));
         }
-        assert_eq!(Column::from_code(15), None);
+        assert_eq!(Column::from_code(16), None);
         assert!(Column::ALL.len() <= 16);
     }
 
@@ -476,13 +492,24 @@ mod tests {
         assert!(!permits(0x5f, 0, Column::Fenced) && !permits(0x28, 0, Column::Fenced));
     }
 
+    /// Who has not registered since information was lost may do what everyone may then, and register.
+    #[test]
+    fn an_unconfirmed_nexus_may_register_and_no_more() {
+        for row in TABLE {
+            let registers = row.opcode() == 0x5f && matches!(row.selector(), Some(0x00 | 0x06));
+            let wanted = row.permits(Column::InformationLost) || registers;
+            assert_eq!(row.permits(Column::Unconfirmed), wanted, "{row}");
+        }
+        assert!(!permits(0x28, 0, Column::Unconfirmed) && !permits(0x5f, 4, Column::Unconfirmed));
+    }
+
     #[test]
     fn refusals() {
         assert_eq!(Column::NotReady.refusal(), None);
-        assert_eq!(
-            Column::InformationLost.refusal(),
-            Some(Reject::ReservationInformationLost)
-        );
+        for column in [Column::InformationLost, Column::Unconfirmed] {
+            let refusal = column.refusal();
+            assert_eq!(refusal, Some(Reject::ReservationInformationLost));
+        }
         assert_eq!(
             Column::Scsi2Other.refusal(),
             Some(Reject::ReservationConflict)

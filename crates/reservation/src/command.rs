@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::state::{InitiatorPort, Nexus};
+use crate::state::{InitiatorPort, LostUntil, Nexus};
 
 /// A command for [`step`](crate::machine::step).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,17 +149,25 @@ pub enum Event {
     /// LOGICAL UNIT RESET, TARGET WARM RESET, TARGET COLD RESET or any other hard reset: the SCSI-2 reservation
     /// ends (SPC-2 5.5.1), persistent state stays (SPC-4 5.13.5.1).
     Reset,
-    /// I_T nexus loss, logout or session end of this nexus: its SCSI-2 reservation ends, its registration stays.
+    /// I_T nexus loss, logout or session end of this nexus: its SCSI-2 reservation ends, its registration stays, recovered
+    /// or made anew as it was: a registrant is a nexus, not a session.
     NexusLoss(Nexus),
     /// The machine was powered off and on again, or rebooted. PRGENERATION is zero afterwards (SPC-4 6.15.2), and
-    /// without APTPL registrations and reservation are gone (SPC-4 5.13.11.2.1).
+    /// without APTPL registrations and reservation are gone (SPC-4 5.13.11.2.1). A condition of lost information stays, as
+    /// do the marks of the registrations that stay; with [`Lost::UntilRegistered`](crate::Lost::UntilRegistered) and no
+    /// registration left it waits for the first new one, also when some had been made anew before: of those that have
+    /// these nobody knows now.
     PowerOn {
         /// The volume was made to keep its state whatever APTPL says (`--persist always`).
         persist_always: bool,
     },
-    /// The private region came up with less than was acknowledged, and an operator accepted that (SPC-4
-    /// 5.13.5.3.2). What survived stays; the logical unit answers DATA PROTECT until it is replaced.
-    InformationLost,
+    /// The private region came up with less than was acknowledged, and an operator accepted that (SPC-4 5.13.5.3).
+    /// What survived stays, every registration of it as a recovered one; also where information was lost before and
+    /// some had registered since.
+    InformationLost {
+        /// What ends it.
+        until: LostUntil,
+    },
     /// An operator ended the lost condition, for initiators that do not know REPLACE LOST RESERVATION: what survived goes
     /// as with CLEAR. To them it was an unrecoverable loss, which takes an operator to end (SPC-4 5.13.5.3.1 b,
     /// 5.13.5.3.2). Without a loss it does nothing.
@@ -168,6 +176,10 @@ pub enum Event {
     /// PREEMPT AND ABORT (SPC-4 5.13.11.2.6). A reservation that one of them holds passes, with its type, to the first heir
     /// that is registered; the all-registrants types stay while anyone is registered; else it ends. A SCSI-2 reservation of
     /// theirs ends. Fencing again does nothing, but remove what a state that was read from storage still has of them.
+    ///
+    /// While information is lost an heir inherits whether or not it has registered anew, and is told until it does. Where
+    /// those that are fenced had the last recovered registrations and another has registered anew, the condition ends; a
+    /// fence that leaves no registration does not end it.
     Fence {
         /// Names of the initiators.
         initiators: BTreeSet<Arc<str>>,
@@ -180,6 +192,7 @@ pub enum Event {
         initiators: BTreeSet<Arc<str>>,
     },
     /// The driver gives the SCSI-2 reservation to a nexus, as if it had sent RESERVE. Nothing happens where RESERVE would
-    /// conflict or be ignored: somebody is registered, another nexus has reserved, the nexus is fenced.
+    /// conflict or be ignored: somebody is registered, another nexus has reserved, the nexus is fenced; nor while information
+    /// is lost.
     Own(Nexus),
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::state::{Key, Nexus, ReservationType};
+use crate::state::{Key, LostUntil, Nexus, ReservationType};
 
 /// The consequences of one accepted command or event. The caller carries them out in the order of the design:
 /// persist, publish, drain, abort, attention, answer.
@@ -103,7 +103,7 @@ pub enum Cause {
 /// One thing that happened, for the audit trail. The sender of the command is known to the caller and not repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A registration was made, or its key changed.
+    /// A registration was made, or its key changed, or one that was recovered was made anew.
     Registered {
         /// Whose.
         nexus: Nexus,
@@ -148,10 +148,15 @@ pub enum Fact {
     },
     /// The logical unit's APTPL setting changed to this.
     PersistThroughPowerLoss(bool),
-    /// The loss of persistent reservation information was recorded.
-    InformationLost,
+    /// The loss of persistent reservation information was recorded. The registrations there are count as recovered.
+    InformationLost {
+        /// What ends the condition.
+        until: LostUntil,
+    },
     /// REPLACE LOST RESERVATION, or an operator, ended the lost condition.
     LostReplaced,
+    /// The lost condition ended by itself: somebody has registered since, and no recovered registration is left.
+    LostConfirmed,
     /// A SCSI-2 reservation began.
     Scsi2Reserved(Nexus),
     /// The SCSI-2 reservation of this nexus ended.

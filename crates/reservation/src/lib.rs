@@ -24,5 +24,6 @@ pub use effects::{Cause, Effects, Fact, Narrowed, UnitAttention};
 pub use machine::{LuReservations, Step};
 pub use reject::{CdbField, FieldPointer, ParameterField, Reject, Sense};
 pub use state::{
-    InitiatorPort, Key, Nexus, Registrant, Reservation, ReservationType, State, StateError,
+    InitiatorPort, Key, Lost, LostUntil, Nexus, Registrant, Reservation, ReservationType, State,
+    StateError,
 };

@@ -6,6 +6,7 @@
 //! of the standard: a conflict comes before any complaint about a field. A rejected command changes nothing.
 
 mod fence;
+mod lost;
 mod preempt;
 mod register;
 mod reserve;
@@ -24,7 +25,7 @@ use transition::Transition;
 /// All reservations of a logical unit.
 ///
 /// Invariant: while there is a SCSI-2 reservation nobody is registered, because RESERVE conflicts with registrations
-/// and every PERSISTENT RESERVE OUT conflicts with it. No fenced initiator has a registration or a reservation.
+/// and every PERSISTENT RESERVE OUT conflicts with it; nor is information lost. No fenced initiator has a registration or a reservation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LuReservations {
     /// What the private region keeps.
@@ -90,9 +91,7 @@ pub fn step(
             ServiceAction::Clear => reserve::clear(&mut transition, nexus, out)?,
             ServiceAction::Preempt => preempt::preempt(&mut transition, nexus, out, false)?,
             ServiceAction::PreemptAndAbort => preempt::preempt(&mut transition, nexus, out, true)?,
-            ServiceAction::ReplaceLostReservation => {
-                reserve::replace_lost(&mut transition, nexus, out)?
-            }
+            ServiceAction::ReplaceLostReservation => lost::replace(&mut transition, nexus, out)?,
         },
         Command::RegisterAndMove(out) => {
             register::register_and_move(&mut transition, nexus, topology, out)?
@@ -100,6 +99,7 @@ pub fn step(
         Command::Reserve => scsi2_reserve(&mut transition, nexus)?,
         Command::Release => scsi2_release(&mut transition, nexus)?,
     }
+    lost::confirm(&mut transition, Some(nexus));
     Ok(transition.finish())
 }
 
@@ -142,21 +142,19 @@ pub fn apply(before: &LuReservations, event: &Event) -> Step {
                 transition.unregister(everyone, Cause::PowerOn);
             }
         }
-        Event::LossAccepted => reserve::accept_loss(&mut transition),
+        Event::LossAccepted => lost::accept(&mut transition),
         Event::Fence { initiators, heirs } => fence::fence(&mut transition, initiators, heirs),
         Event::Unfence { initiators } => {
             let fenced = &mut transition.after.fenced;
             fenced.retain(|initiator| !initiators.contains(initiator));
         }
         Event::Own(nexus) => fence::own(&mut transition, nexus),
-        Event::InformationLost => {
+        Event::InformationLost { until } => {
             drop_scsi2(&mut transition);
-            transition.after.persistent.lost = true;
-            if !before.persistent.lost {
-                transition.facts.push(Fact::InformationLost);
-            }
+            lost::begin(&mut transition, *until);
         }
     }
+    lost::confirm(&mut transition, None);
     transition.finish()
 }
 

@@ -1,6 +1,6 @@
 //! The reservation state of one logical unit, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -139,6 +139,61 @@ pub struct Reservation {
     pub holder: Option<Nexus>,
 }
 
+/// What ends the condition that persistent reservation information was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LostUntil {
+    /// Registrations made anew: see [`Lost::UntilRegistered`].
+    #[default]
+    Registered,
+    /// PERSISTENT RESERVE OUT with REPLACE LOST RESERVATION and nothing else (SPC-4 5.13.5.3.2), or an operator.
+    Replaced,
+}
+
+impl fmt::Display for LostUntil {
+    /// `registered` or `replaced`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registered => "registered",
+            Self::Replaced => "replaced",
+        })
+    }
+}
+
+/// Persistent reservation information was lost and a person said so: a lost persistent reservation condition (SPC-4
+/// 5.13.5.3). Whoever it applies to gets DATA PROTECT, PERSISTENT RESERVATION INFORMATION LOST for every command outside
+/// a short list. REPLACE LOST RESERVATION ends it in either form. It is part of the state: it outlives restarts and moves
+/// with the keys of a volume that is migrated or carried to another machine, marks and all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It applies to every nexus.
+    UntilReplaced,
+    /// It applies to every nexus that has not registered since, by itself: those whose registration is one of `recovered`,
+    /// and those that have none. It ends when a registration has been made since and none of the recovered ones is left:
+    /// each has been made anew, or was unregistered, preempted, cleared or fenced (docs/decisions/0005).
+    UntilRegistered {
+        /// The registrants that came with what survived and have not registered since.
+        recovered: BTreeSet<Nexus>,
+    },
+}
+
+impl Lost {
+    /// What ends it.
+    pub const fn until(&self) -> LostUntil {
+        match self {
+            Self::UntilReplaced => LostUntil::Replaced,
+            Self::UntilRegistered { .. } => LostUntil::Registered,
+        }
+    }
+
+    /// Whether it applies to `nexus`, which is registered.
+    pub fn applies_to_registrant(&self, nexus: &Nexus) -> bool {
+        match self {
+            Self::UntilReplaced => true,
+            Self::UntilRegistered { recovered } => recovered.contains(nexus),
+        }
+    }
+}
+
 /// Everything that must be kept for the persistent reservations of a logical unit. This is what the private
 /// region stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,10 +206,8 @@ pub struct State {
     pub registrants: BTreeMap<Nexus, Registrant>,
     /// The reservation, if any; its holder is a key of `registrants`.
     pub reservation: Option<Reservation>,
-    /// Persistent reservation information was lost and a person or the daemon said so (a recoverable lost
-    /// persistent reservation, SPC-4 5.13.5.3.2). Until PERSISTENT RESERVE OUT with REPLACE LOST RESERVATION
-    /// every command outside a short list ends with DATA PROTECT, PERSISTENT RESERVATION INFORMATION LOST.
-    pub lost: bool,
+    /// Persistent reservation information was lost, and what ends that.
+    pub lost: Option<Lost>,
 }
 
 impl State {
@@ -181,6 +234,18 @@ impl State {
         }
     }
 
+    /// Whether `nexus` has a registration that came with what survived of lost information, and has not registered since.
+    pub fn is_recovered(&self, nexus: &Nexus) -> bool {
+        self.lost
+            .as_ref()
+            .is_some_and(|lost| self.is_registered(nexus) && lost.applies_to_registrant(nexus))
+    }
+
+    /// Whether `nexus` has registered while [`Lost::UntilRegistered`] stands.
+    pub fn has_registered_anew(&self, nexus: &Nexus) -> bool {
+        self.lost.is_some() && self.is_registered(nexus) && !self.is_recovered(nexus)
+    }
+
     /// The first broken invariant, in words; `Ok` for a state that this crate can have produced. Whoever reads a
     /// state from storage checks it before use.
     ///
@@ -193,6 +258,14 @@ impl State {
             .any(|(_, registrant)| registrant.key == Key(0))
         {
             return Err(StateError::ZeroKey);
+        }
+        if let Some(Lost::UntilRegistered { recovered }) = &self.lost {
+            if !recovered.iter().all(|nexus| self.is_registered(nexus)) {
+                return Err(StateError::RecoveredNotRegistered);
+            }
+            if recovered.is_empty() && !self.registrants.is_empty() {
+                return Err(StateError::NothingRecovered);
+            }
         }
         match &self.reservation {
             None => Ok(()),
@@ -215,6 +288,12 @@ pub enum StateError {
     /// A registrant's key is zero.
     #[error("a registrant has the key zero")]
     ZeroKey,
+    /// What is marked as recovered is a registration.
+    #[error("a recovered registration that is none")]
+    RecoveredNotRegistered,
+    /// The condition of lost information is over when every registration was made since.
+    #[error("lost information, though every registration was made since")]
+    NothingRecovered,
     /// Types 7 and 8 have no single holder.
     #[error("an all-registrants reservation names a holder")]
     HolderOfAllRegistrants,
@@ -316,6 +395,36 @@ mod tests {
             state(&a, Some((One, Some("b")))).check(),
             Err(StateError::HolderNotRegistered)
         );
+    }
+
+    #[test]
+    fn marks_stand_for_registrations_and_end_with_the_condition() {
+        let lost = |registrants: &[(&str, u64)], recovered: &[&str]| State {
+            lost: Some(Lost::UntilRegistered {
+                recovered: recovered.iter().map(|name| nexus(name)).collect(),
+            }),
+            ..state(registrants, None)
+        };
+        let both = [("a", 1), ("b", 2)];
+        assert_eq!(lost(&[], &[]).check(), Ok(()), "an empty copy");
+        assert_eq!(lost(&both, &["a", "b"]).check(), Ok(()));
+        assert_eq!(
+            lost(&[("a", 1)], &["b"]).check(),
+            Err(StateError::RecoveredNotRegistered)
+        );
+        assert_eq!(lost(&both, &[]).check(), Err(StateError::NothingRecovered));
+        let one = lost(&both, &["a"]);
+        assert_eq!(one.check(), Ok(()));
+        assert!(one.is_recovered(&nexus("a")) && !one.has_registered_anew(&nexus("a")));
+        assert!(!one.is_recovered(&nexus("b")) && one.has_registered_anew(&nexus("b")));
+        assert!(!one.is_recovered(&nexus("c")) && !one.has_registered_anew(&nexus("c")));
+        let strict = State {
+            lost: Some(Lost::UntilReplaced),
+            ..state(&both, None)
+        };
+        assert_eq!(strict.check(), Ok(()));
+        assert!(strict.is_recovered(&nexus("a")) && !strict.has_registered_anew(&nexus("a")));
+        assert!(!state(&both, None).is_recovered(&nexus("a")));
     }
 
     #[test]

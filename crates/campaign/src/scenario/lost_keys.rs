@@ -5,14 +5,21 @@
 //! - What is offered was acknowledged, or under way, at some time.
 //! - What is chosen is what is served, marked as lost, on this boot and on each later one; nothing of the replicas that were
 //!   given up comes back, and the data is as it was.
+//! - Each registration of it is marked as recovered, in the form in which registering anew ends the loss; which of them have
+//!   been made anew is found again, and the end of it as well.
 
 use std::collections::BTreeSet;
 
-use reservation::State;
+use reservation::machine::{apply, step};
+use reservation::{
+    Command, Event, LostUntil, LuReservations, PersistentReserveOut, ServiceAction, State, Topology,
+};
 use volume::page_store::ReplicaHealth;
 use volume::pool::PoolError;
+use volume::private_region::REGISTRANT_CAPACITY;
 
 use super::{Branch, Keeping};
+use crate::clients::nexus;
 use crate::owners::number_of;
 use crate::verify::Opened;
 use crate::violation::{trace, violation};
@@ -120,15 +127,22 @@ async fn recover(branch: &mut Branch<'_>, case: &Case) {
     if !case.past.contains(state) {
         violation(&format!("the keys of {name} never were {state:?}"));
     }
-    match opened.pool.keys_recover(&name, from, version.token).await {
+    let until = match branch.random.one_in(3) {
+        true => LostUntil::Replaced,
+        false => LostUntil::Registered,
+    };
+    let recovered = opened
+        .pool
+        .keys_recover(&name, from, version.token, until)
+        .await;
+    match recovered {
         Ok(_) => {}
         Err(PoolError::NoSpace { .. }) => return,
         Err(error) => violation(&format!("the keys of {name} are not recovered: {error}")),
     }
-    let mut expected = State {
-        lost: true,
-        ..state.clone()
-    };
+    let survived = LuReservations::from(state.clone());
+    let lost = apply(&survived, &Event::InformationLost { until }).state;
+    let mut expected = lost.persistent;
     if let Some(volume) = branch.model.volumes.get_mut(&case.number) {
         volume.keys.acknowledged = expected.clone();
         // The recovery is the first opening since the stop: that may have been a reboot.
@@ -137,7 +151,10 @@ async fn recover(branch: &mut Branch<'_>, case: &Case) {
     }
     branch.model.without = None;
     branch.check(&opened).await;
-    if branch.random.one_in(2) {
+    if until == LostUntil::Registered && branch.random.one_in(2) {
+        register_anew(branch, &opened, case.number).await;
+        branch.stir(&opened).await;
+    } else if branch.random.one_in(2) {
         // REPLACE LOST RESERVATION, and life goes on.
         let Ok(volume) = opened.pool.volume(&name) else {
             return;
@@ -158,6 +175,53 @@ async fn recover(branch: &mut Branch<'_>, case: &Case) {
             volume.keys.in_flight = None;
         }
         branch.stir(&opened).await;
+    }
+}
+
+/// Some of those whose registration was recovered register anew, perhaps all, and perhaps a stranger first.
+async fn register_anew(branch: &mut Branch<'_>, opened: &Opened, number: u32) {
+    let Some(volume) = opened
+        .pool
+        .volumes()
+        .into_iter()
+        .find(|volume| number_of(&volume.record().name) == Some(number))
+    else {
+        return;
+    };
+    let Some(expected) = branch.model.volumes.get_mut(&number) else {
+        return;
+    };
+    let mut senders: Vec<_> = expected.keys.acknowledged.registrants.keys().collect();
+    senders.retain(|_| !branch.random.one_in(3));
+    let mut senders: Vec<_> = senders.into_iter().cloned().collect();
+    if branch.random.one_in(3) {
+        senders.insert(0, nexus(branch.random.below(20)));
+    }
+    let topology = Topology {
+        target_ports: &[1, 2],
+        registrant_capacity: REGISTRANT_CAPACITY,
+    };
+    for sender in senders {
+        let mut out = PersistentReserveOut::new(ServiceAction::RegisterAndIgnoreExistingKey);
+        out.service_action_reservation_key = 0x7777;
+        out.aptpl = branch.random.one_in(2);
+        let before = LuReservations::from(expected.keys.acknowledged.clone());
+        let command = Command::PersistentReserveOut(out);
+        let after = match step(&before, &topology, &sender, &command) {
+            Ok(step) => step.state.persistent,
+            Err(reject) => violation(&format!("{sender:?} cannot register anew: {reject}")),
+        };
+        trace!("  {sender:?} registers anew: {:?}", after.lost);
+        expected.keys.in_flight = Some(after.clone());
+        let committed = match volume.private_region() {
+            Ok(region) => region.commit(&after).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = committed {
+            violation(&format!("recovered keys cannot be changed: {error}"));
+        }
+        expected.keys.acknowledged = after;
+        expected.keys.in_flight = None;
     }
 }
 

@@ -22,6 +22,7 @@ const fn heading(column: Column) -> &'static str {
         Column::InformationLost => "lost",
         Column::NotReady => "unready",
         Column::Fenced => "fenced",
+        Column::Unconfirmed => "unconfirmed",
     }
 }
 

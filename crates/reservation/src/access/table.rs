@@ -101,13 +101,19 @@ impl Row {
 
     /// Allowed while reservations cannot be read, or are lost (the list of SPC-4 5.13.5.2).
     const fn unready(mut self) -> Self {
-        self.permitted |= bit(Column::NotReady) | bit(Column::InformationLost);
-        self
+        self.permitted |= bit(Column::NotReady);
+        self.lost()
     }
 
     /// Allowed while reservations are lost only.
     const fn lost(mut self) -> Self {
-        self.permitted |= bit(Column::InformationLost);
+        self.permitted |= bit(Column::InformationLost) | bit(Column::Unconfirmed);
+        self
+    }
+
+    /// How a nexus registers anew after a loss (docs/decisions/0005).
+    const fn confirms(mut self) -> Self {
+        self.permitted |= bit(Column::Unconfirmed);
         self
     }
 
@@ -182,13 +188,13 @@ const ROWS: [Row; 117] = [
     command(0x5e, ALWAYS, "PERSISTENT RESERVE IN, READ RESERVATION").select(0x01).reserve_in(),
     command(0x5e, ALWAYS, "PERSISTENT RESERVE IN, REPORT CAPABILITIES").select(0x02).reserve_in(),
     command(0x5e, ALWAYS, "PERSISTENT RESERVE IN, READ FULL STATUS").select(0x03).reserve_in(),
-    reserve_out(0x00, b"AA", "PERSISTENT RESERVE OUT, REGISTER"),
+    reserve_out(0x00, b"AA", "PERSISTENT RESERVE OUT, REGISTER").confirms(),
     reserve_out(0x01, b"CC", "PERSISTENT RESERVE OUT, RESERVE"),
     reserve_out(0x02, b"AC", "PERSISTENT RESERVE OUT, RELEASE"),
     reserve_out(0x03, b"AC", "PERSISTENT RESERVE OUT, CLEAR"),
     reserve_out(0x04, b"AC", "PERSISTENT RESERVE OUT, PREEMPT"),
     reserve_out(0x05, b"AC", "PERSISTENT RESERVE OUT, PREEMPT AND ABORT"),
-    reserve_out(0x06, b"AA", "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY"),
+    reserve_out(0x06, b"AA", "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY").confirms(),
     reserve_out(0x07, b"CC", "PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
     reserve_out(0x08, b"AC", "PERSISTENT RESERVE OUT, REPLACE LOST RESERVATION").lost(),
     command(0x7f, READ,   "READ (32)").select(0x0009),
@@ -291,7 +297,7 @@ pub(super) static NARROWER: [u16; Column::ALL.len()] = {
         let mut from = 0;
         while from < narrower.len() && !row.manages_reservations {
             if row.permitted >> from & 1 == 1 {
-                narrower[from] |= !row.permitted & ((1 << Column::ALL.len()) - 1);
+                narrower[from] |= !row.permitted & (u16::MAX >> (16 - Column::ALL.len()));
             }
             from += 1;
         }

@@ -76,7 +76,7 @@ pub(super) fn own(transition: &mut Transition<'_>, nexus: &Nexus) {
     let after = &transition.after;
     let free = after.scsi2.is_none()
         && after.persistent.registrants.is_empty()
-        && !after.persistent.lost
+        && after.persistent.lost.is_none()
         && !after.is_fenced(&nexus.initiator.name);
     if free {
         transition.facts.push(Fact::Scsi2Reserved(nexus.clone()));

@@ -9,6 +9,10 @@ use crate::reject::{CdbField, ParameterField, Reject};
 use crate::state::{InitiatorPort, Key, Nexus, Reservation};
 
 /// REGISTER by table 67, REGISTER AND IGNORE EXISTING KEY by table 68, both on the nexuses of table 69.
+///
+/// While information is lost this is how an initiator port speaks for itself, through the target port that it names or all
+/// of them: its registrations are made anew, or end. It cannot speak for others, so SPEC_I_PT is refused then; and a
+/// nexus that neither has a registration nor wants one is told of the loss.
 pub(super) fn register(
     transition: &mut Transition<'_>,
     sender: &Nexus,
@@ -28,9 +32,12 @@ pub(super) fn register(
     }
     let new_key = out.service_action_reservation_key;
     if sender_key.is_none() && new_key == 0 {
-        return Ok(());
+        return match &state.lost {
+            None => Ok(()),
+            Some(_) => Err(Reject::ReservationInformationLost),
+        };
     }
-    if sender_key.is_some() && out.specified_initiator_ports.is_some() {
+    if (sender_key.is_some() || state.lost.is_some()) && out.specified_initiator_ports.is_some() {
         return Err(spec_i_pt);
     }
 
@@ -117,7 +124,8 @@ fn check_capacity(registrants: usize, added: usize, topology: &Topology<'_>) -> 
 }
 
 /// REGISTER AND MOVE by table 70. The checks on nexuses and keys come first, so that only a holder learns anything
-/// about the fields.
+/// about the fields. While information is lost only a nexus that has registered anew gets here, and it moves the
+/// reservation only to another one: its registering the destination would be no act of the destination.
 pub(super) fn register_and_move(
     transition: &mut Transition<'_>,
     sender: &Nexus,
@@ -145,6 +153,9 @@ pub(super) fn register_and_move(
     }
     if !topology.target_ports.contains(&out.destination.target_port) {
         return Err(invalid(ParameterField::RelativeTargetPort));
+    }
+    if state.lost.is_some() && !state.has_registered_anew(&out.destination) {
+        return Err(invalid(ParameterField::DestinationTransportId));
     }
     let added = usize::from(!state.is_registered(&out.destination));
     let kept = state

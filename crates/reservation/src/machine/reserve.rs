@@ -1,10 +1,10 @@
-//! RESERVE (SPC-4 5.13.9), RELEASE (5.13.11.2.2), CLEAR (5.13.11.2.7) and REPLACE LOST RESERVATION (5.13.11.3).
+//! RESERVE (SPC-4 5.13.9), RELEASE (5.13.11.2.2) and CLEAR (5.13.11.2.7).
 
 use super::transition::{Transition, requested_type};
 use crate::command::PersistentReserveOut;
-use crate::effects::{Cause, Fact, UnitAttention};
+use crate::effects::{Cause, UnitAttention};
 use crate::reject::{ParameterField, Reject};
-use crate::state::{Key, Nexus};
+use crate::state::Nexus;
 
 /// SPEC_I_PT is invalid with every service action but REGISTER (SPC-4 6.16.3).
 pub(super) fn refuse_spec_i_pt(out: &PersistentReserveOut) -> Result<(), Reject> {
@@ -72,7 +72,8 @@ pub(super) fn clear(
     Ok(())
 }
 
-fn clear_all(transition: &mut Transition<'_>) {
+/// What CLEAR does once it is allowed.
+pub(super) fn clear_all(transition: &mut Transition<'_>) {
     transition.attention_to_registrants(UnitAttention::ReservationsPreempted);
     transition.end_reservation(Cause::Clear);
     let everyone: Vec<_> = transition
@@ -84,58 +85,4 @@ fn clear_all(transition: &mut Transition<'_>) {
         .collect();
     transition.unregister(everyone, Cause::Clear);
     transition.count_generation();
-}
-
-/// An operator ends the lost condition: as CLEAR.
-pub(super) fn accept_loss(transition: &mut Transition<'_>) {
-    if transition.before.persistent.lost {
-        clear_all(transition);
-        transition.after.persistent.lost = false;
-        transition.facts.push(Fact::LostReplaced);
-    }
-}
-
-/// REPLACE LOST RESERVATION: everything that is left makes way for one registrant that holds the reservation. Nothing
-/// was lost: INVALID RELEASE. No unit attention is established, and PRGENERATION starts again at zero.
-pub(super) fn replace_lost(
-    transition: &mut Transition<'_>,
-    sender: &Nexus,
-    out: &PersistentReserveOut,
-) -> Result<(), Reject> {
-    let invalid = |field| Err(Reject::InvalidFieldInParameterList(field));
-    if !transition.before.persistent.lost {
-        return Err(Reject::InvalidRelease);
-    }
-    if out.reservation_key != 0 {
-        return invalid(ParameterField::ReservationKey);
-    }
-    if out.service_action_reservation_key == 0 {
-        return invalid(ParameterField::ServiceActionReservationKey);
-    }
-    if out.all_target_ports {
-        return invalid(ParameterField::AllTargetPorts);
-    }
-    refuse_spec_i_pt(out)?;
-    let kind = requested_type(out.scope, out.kind)?;
-
-    transition.end_reservation(Cause::ReplaceLost);
-    let everyone: Vec<_> = transition
-        .before
-        .persistent
-        .registrants
-        .keys()
-        .cloned()
-        .collect();
-    transition.unregister(everyone, Cause::ReplaceLost);
-    transition.register(
-        sender.clone(),
-        Key(out.service_action_reservation_key),
-        false,
-    );
-    transition.establish_reservation(sender, kind);
-    transition.set_aptpl(out.aptpl);
-    transition.after.persistent.generation = 0;
-    transition.after.persistent.lost = false;
-    transition.facts.push(Fact::LostReplaced);
-    Ok(())
 }

@@ -7,7 +7,7 @@ use super::{LuReservations, Step};
 use crate::access::{self, Column};
 use crate::effects::{Cause, Effects, Fact, Narrowed, UnitAttention};
 use crate::reject::{CdbField, Reject};
-use crate::state::{Key, Nexus, Registrant, Reservation, ReservationType};
+use crate::state::{Key, Lost, Nexus, Registrant, Reservation, ReservationType};
 
 pub(super) struct Transition<'a> {
     pub(super) before: &'a LuReservations,
@@ -52,6 +52,8 @@ impl<'a> Transition<'a> {
         }
     }
 
+    /// Registers a nexus. A registration that was recovered is made anew by that: to be called for what the initiator port
+    /// of the nexus does itself.
     pub(super) fn register(&mut self, nexus: Nexus, key: Key, all_target_ports: bool) {
         let registrant = Registrant {
             key,
@@ -62,6 +64,7 @@ impl<'a> Transition<'a> {
             .persistent
             .registrants
             .insert(nexus.clone(), registrant);
+        self.forget_recovered(&nexus);
         self.facts.push(Fact::Registered {
             nexus,
             key,
@@ -73,8 +76,15 @@ impl<'a> Transition<'a> {
     pub(super) fn unregister(&mut self, nexuses: impl IntoIterator<Item = Nexus>, cause: Cause) {
         for nexus in nexuses {
             if let Some(Registrant { key, .. }) = self.after.persistent.registrants.remove(&nexus) {
+                self.forget_recovered(&nexus);
                 self.facts.push(Fact::Unregistered { nexus, key, cause });
             }
+        }
+    }
+
+    fn forget_recovered(&mut self, nexus: &Nexus) {
+        if let Some(Lost::UntilRegistered { recovered }) = &mut self.after.persistent.lost {
+            recovered.remove(nexus);
         }
     }
 
@@ -149,6 +159,7 @@ impl<'a> Transition<'a> {
     pub(super) fn finish(self) -> Step {
         debug_assert_eq!(self.after.persistent.check(), Ok(()));
         debug_assert!(self.after.scsi2.is_none() || self.after.persistent.registrants.is_empty());
+        debug_assert!(self.after.scsi2.is_none() || self.after.persistent.lost.is_none());
         debug_assert!(!self.has_fenced_registrant());
         let effects = Effects {
             persist: self.before.persistent != self.after.persistent,

@@ -9,13 +9,26 @@ pub struct Reg {
     pub who: Nx,
     pub key: u64,
     pub all_tg_pt: bool,
+    /// It was there when information was lost, and its owner has not registered since.
+    pub old: bool,
+}
+
+/// Whether information is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loss {
+    #[default]
+    No,
+    /// As the standard has it: for all, until REPLACE LOST RESERVATION.
+    Strict,
+    /// For each until it registers by itself.
+    Each,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Naive {
     pub prgeneration: u32,
     pub aptpl: bool,
-    pub lost: bool,
+    pub lost: Loss,
     pub regs: Vec<Reg>,
     /// TYPE, and who established it or got it moved to (meaningless for types 7 and 8).
     pub reservation: Option<(u8, Nx)>,
@@ -99,12 +112,21 @@ impl Naive {
         }
     }
 
+    /// Does `who` hear of lost information (docs/decisions/0005)?
+    pub fn is_told(&self, who: Nx) -> bool {
+        match self.lost {
+            Loss::No => false,
+            Loss::Strict => true,
+            Loss::Each => !self.regs.iter().any(|r| r.who == who && !r.old),
+        }
+    }
+
     /// May `who` send a command of this kind now?
     pub fn may(&self, who: Nx, kind: &str) -> bool {
         if self.fenced.contains(&host(who.0)) {
             return ["INQUIRY", "LOG SENSE", "READ CAPACITY", "TEST UNIT READY"].contains(&kind);
         }
-        if self.lost {
+        if self.is_told(who) {
             return ["INQUIRY", "LOG SENSE", "READ BUFFER", "WRITE BUFFER"].contains(&kind);
         }
         if self.spc2.is_some_and(|h| h != who) {
@@ -134,6 +156,13 @@ impl Naive {
         let mut out = Outcome::default();
         let old = self.clone();
         out.answer = self.dispatch(sender, cmd, ports, room, &mut out);
+        // Everything of the copy is gone or confirmed, and the sender or whoever is registered has spoken for itself.
+        if self.lost == Loss::Each && self.regs.iter().all(|r| !r.old) {
+            let spoke_before = old.regs.iter().any(|r| r.who == sender && !r.old);
+            if spoke_before || !self.regs.is_empty() {
+                self.lost = Loss::No;
+            }
+        }
         if out.answer != "GOOD" {
             *self = old;
             assert!(out.attentions.is_empty() && out.aborted.is_empty());
@@ -155,8 +184,9 @@ impl Naive {
             return "CONFLICT".into();
         }
         let is_replace = matches!(cmd, Cmd::Basic { sa: 8, .. });
-        // 5.13.5.3.2: all but REPLACE LOST RESERVATION of our commands.
-        if self.lost && !is_replace {
+        // 5.13.5.3.2: all but REPLACE LOST RESERVATION of our commands; and registering, where that confirms.
+        let is_register = matches!(cmd, Cmd::Basic { sa: 0 | 6, .. });
+        if self.is_told(sender) && !is_replace && !(is_register && self.lost == Loss::Each) {
             return "7/44/01".into();
         }
         match cmd {
@@ -271,7 +301,15 @@ impl Naive {
             return "5/26/00 list 20.3".into();
         }
         if was == 0 && sark == 0 {
-            return "GOOD".into();
+            return if self.lost == Loss::No {
+                "GOOD"
+            } else {
+                "7/44/01"
+            }
+            .into();
+        }
+        if self.lost != Loss::No && spec.is_some() {
+            return "5/26/00 list 20.3".into();
         }
         if was != 0 && spec.is_some() {
             return "5/26/00 list 20.3".into();
@@ -327,6 +365,7 @@ impl Naive {
                         who: (i, *p),
                         key: sark,
                         all_tg_pt,
+                        old: false,
                     });
                 }
             }
@@ -369,6 +408,10 @@ impl Naive {
         if !ports.contains(&to.1) {
             return "5/26/00 list 18".into();
         }
+        // Nobody is confirmed by another.
+        if self.lost != Loss::No && self.is_told(to) {
+            return "5/26/00 list 24".into();
+        }
         let fresh = !self.registered(to);
         self.aptpl = aptpl;
         self.regs.retain(|r| r.who != to);
@@ -376,6 +419,7 @@ impl Naive {
             who: to,
             key: sark,
             all_tg_pt: false,
+            old: false,
         });
         self.reservation = Some((ty, to));
         if unreg {
@@ -510,7 +554,7 @@ impl Naive {
         aptpl: bool,
         spec_i_pt: bool,
     ) -> String {
-        if !self.lost {
+        if self.lost == Loss::No {
             return if self.registered(sender) {
                 "5/26/04"
             } else {
@@ -537,11 +581,12 @@ impl Naive {
             who: sender,
             key: sark,
             all_tg_pt: false,
+            old: false,
         }];
         self.reservation = Some((ty, sender));
         self.prgeneration = 0;
         self.aptpl = aptpl;
-        self.lost = false;
+        self.lost = Loss::No;
         "GOOD".into()
     }
 
@@ -568,8 +613,8 @@ impl Naive {
     /// Only when something was lost; then everybody who is registered gets to know it (2Ah/03h).
     pub fn loss_accepted(&mut self) -> Outcome {
         let mut out = Outcome::default();
-        if self.lost {
-            self.lost = false;
+        if self.lost != Loss::No {
+            self.lost = Loss::No;
             for r in &self.regs {
                 out.attentions.push((r.who, "2A/03"));
             }
@@ -630,6 +675,11 @@ impl Naive {
         out.attentions.sort();
         out.aborted.sort();
         self.prgeneration = self.prgeneration.wrapping_add(1);
+        // Whoever is left and has spoken for itself was waiting for the fenced ones only.
+        let all_confirmed = !self.regs.is_empty() && self.regs.iter().all(|r| !r.old);
+        if self.lost == Loss::Each && all_confirmed {
+            self.lost = Loss::No;
+        }
         out
     }
 
@@ -640,13 +690,17 @@ impl Naive {
     /// The driver reserves for `who`.
     pub fn own(&mut self, who: Nx) {
         let fenced = self.fenced.contains(&host(who.0));
-        if !self.lost && self.regs.is_empty() && self.spc2.is_none() && !fenced {
+        if self.lost == Loss::No && self.regs.is_empty() && self.spc2.is_none() && !fenced {
             self.spc2 = Some(who);
         }
     }
 
-    pub fn information_lost(&mut self) {
+    /// `each`: until each has registered anew; else as the standard has it.
+    pub fn information_lost(&mut self, each: bool) {
         self.spc2 = None;
-        self.lost = true;
+        self.lost = if each { Loss::Each } else { Loss::Strict };
+        for r in &mut self.regs {
+            r.old = each;
+        }
     }
 }

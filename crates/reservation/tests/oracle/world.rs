@@ -6,12 +6,12 @@ use std::sync::Arc;
 use reservation::access::{self, Column};
 use reservation::machine::{self, Step};
 use reservation::{
-    Command, Event, Fact, InitiatorPort, Key, LuReservations, Nexus, PersistentReserveOut,
-    RegisterAndMove, Registrant, Reject, Reservation, ReservationType, ServiceAction, State,
-    Topology,
+    Command, Event, Fact, InitiatorPort, Key, Lost, LostUntil, LuReservations, Nexus,
+    PersistentReserveOut, RegisterAndMove, Registrant, Reject, Reservation, ReservationType,
+    ServiceAction, State, Topology,
 };
 
-use crate::naive::{Cmd, KINDS, Naive, Nx, host};
+use crate::naive::{Cmd, KINDS, Loss, Naive, Nx, host};
 use crate::random::Random;
 
 const PORTS: [u16; 3] = [1, 2, 7];
@@ -30,7 +30,7 @@ pub enum Op {
     Reset,
     NexusLoss(Nx),
     PowerOn { persist_always: bool },
-    InformationLost,
+    InformationLost { each: bool },
     LossAccepted,
     Fence { hosts: Vec<u8>, heirs: Vec<u8> },
     Unfence(Vec<u8>),
@@ -173,7 +173,18 @@ fn expected(naive: &Naive) -> LuReservations {
                 kind: ReservationType::from_code(ty).expect("one of the six types"),
                 holder: (ty < 7).then(|| nexus(holder)),
             }),
-            lost: naive.lost,
+            lost: match naive.lost {
+                Loss::No => None,
+                Loss::Strict => Some(Lost::UntilReplaced),
+                Loss::Each => Some(Lost::UntilRegistered {
+                    recovered: naive
+                        .regs
+                        .iter()
+                        .filter(|r| r.old)
+                        .map(|r| nexus(r.who))
+                        .collect(),
+                }),
+            },
         },
         scsi2: naive.spc2.map(nexus),
         fenced: hosts(&naive.fenced),
@@ -195,6 +206,7 @@ fn replay(before: &LuReservations, facts: &[Fact]) -> LuReservations {
                     key,
                     all_target_ports: false,
                 };
+                forget_recovered(state, &nexus);
                 assert_eq!(
                     state
                         .registrants
@@ -204,6 +216,7 @@ fn replay(before: &LuReservations, facts: &[Fact]) -> LuReservations {
                 );
             }
             Fact::Unregistered { nexus, key, .. } => {
+                forget_recovered(state, &nexus);
                 assert_eq!(
                     state.registrants.remove(&nexus).map(|old| old.key),
                     Some(key)
@@ -234,13 +247,29 @@ fn replay(before: &LuReservations, facts: &[Fact]) -> LuReservations {
             Fact::PersistThroughPowerLoss(aptpl) => {
                 assert_ne!(std::mem::replace(&mut state.aptpl, aptpl), aptpl);
             }
-            Fact::InformationLost => assert!(!std::mem::replace(&mut state.lost, true)),
-            Fact::LostReplaced => assert!(std::mem::replace(&mut state.lost, false)),
+            Fact::InformationLost { until } => {
+                let recovered = state.registrants.keys().cloned().collect();
+                state.lost = Some(match until {
+                    LostUntil::Replaced => Lost::UntilReplaced,
+                    LostUntil::Registered => Lost::UntilRegistered { recovered },
+                });
+            }
+            Fact::LostReplaced => assert!(state.lost.take().is_some()),
+            Fact::LostConfirmed => match state.lost.take() {
+                Some(Lost::UntilRegistered { recovered }) => assert!(recovered.is_empty()),
+                other => panic!("confirmed: {other:?}"),
+            },
             Fact::Scsi2Reserved(nexus) => assert_eq!(lu.scsi2.replace(nexus), None),
             Fact::Scsi2Released(nexus) => assert_eq!(lu.scsi2.take(), Some(nexus)),
         }
     }
     lu
+}
+
+fn forget_recovered(state: &mut State, nexus: &Nexus) {
+    if let Some(Lost::UntilRegistered { recovered }) = &mut state.lost {
+        recovered.remove(nexus);
+    }
 }
 
 /// What the audit trail can be held to.
@@ -311,7 +340,15 @@ impl World {
                         "unfence",
                     ),
                     Op::Own(who) => (Event::Own(nexus(*who)), "own"),
-                    _ => (Event::InformationLost, "lost"),
+                    Op::InformationLost { each: true } => {
+                        let until = LostUntil::Registered;
+                        (Event::InformationLost { until }, "lost until registered")
+                    }
+                    Op::InformationLost { each: false } => {
+                        let until = LostUntil::Replaced;
+                        (Event::InformationLost { until }, "lost until replaced")
+                    }
+                    Op::Command(..) => unreachable!(),
                 };
                 let mut outcome = Default::default();
                 match op {
@@ -322,7 +359,8 @@ impl World {
                     Op::Reset => self.naive.reset(),
                     Op::NexusLoss(who) => self.naive.nexus_loss(*who),
                     Op::PowerOn { persist_always } => self.naive.power_on(*persist_always),
-                    _ => self.naive.information_lost(),
+                    Op::InformationLost { each } => self.naive.information_lost(*each),
+                    Op::Command(..) => unreachable!(),
                 }
                 (Some(machine::apply(&self.lu, &event)), text.into(), outcome)
             }
@@ -414,6 +452,10 @@ impl World {
                 || !everyone().any(|who| effects.narrowed.includes(&nexus(who)))
         );
 
+        let text = match effects.facts.contains(&Fact::LostConfirmed) {
+            true => format!("{text}, confirmed"),
+            false => text,
+        };
         self.lu = state;
         text
     }
@@ -429,13 +471,27 @@ impl World {
         if let Err(reject) = machine::admit(&self.lu, &nexus(sender), opcode, selector) {
             assert_eq!(result.as_ref().err(), Some(&reject), "early conflict");
         } else if let Err(Reject::ReservationInformationLost) = result {
-            panic!("the access table lets a command pass while reservations are lost");
+            let to_nothing = matches!(
+                cmd,
+                Cmd::Basic {
+                    sa: 0 | 6,
+                    sark: 0,
+                    ..
+                }
+            );
+            assert!(
+                to_nothing && self.naive.lost == Loss::Each,
+                "the access table lets a command pass while reservations are lost"
+            );
         }
         assert_ne!(access::column(&self.lu, &nexus(sender)), Column::NotReady);
     }
 
     /// A random operation, leaning towards keys that fit the state so that commands get far.
     pub fn random_op(&self, random: &mut Random) -> Op {
+        if let Some(op) = self.on_the_way_out_of_a_loss(random) {
+            return op;
+        }
         match random.below(200) {
             0 => return Op::Reset,
             1 => return Op::NexusLoss(self.random_nexus(random)),
@@ -444,8 +500,11 @@ impl World {
                     persist_always: random.one_in(3),
                 };
             }
-            3 if random.one_in(4) => return Op::InformationLost,
-            4 if self.naive.lost || random.one_in(8) => return Op::LossAccepted,
+            3 if random.one_in(2) => {
+                let each = !random.one_in(4);
+                return Op::InformationLost { each };
+            }
+            4 if random.one_in(4) => return Op::LossAccepted,
             5..=7 => {
                 let some = |random: &mut Random, most| {
                     let count = random.below(most);
@@ -523,7 +582,12 @@ impl World {
             94..=97 => return Op::Command(sender, Cmd::Reserve),
             _ => return Op::Command(sender, Cmd::Release),
         };
-        if self.naive.lost && random.one_in(4) {
+        let hopeless = match self.naive.lost {
+            Loss::No => false,
+            Loss::Strict => random.one_in(4),
+            Loss::Each => random.one_in(60),
+        };
+        if hopeless {
             let rk = random.below(8) / 7;
             let spec_i_pt = spec_i_pt.filter(|_| random.one_in(4));
             let all_tg_pt = random.one_in(20);
@@ -586,6 +650,35 @@ impl World {
                 spec_i_pt,
             },
         )
+    }
+
+    /// Steps towards the end of a loss, which chance alone takes seldom: who was recovered registers anew, or is fenced.
+    fn on_the_way_out_of_a_loss(&self, random: &mut Random) -> Option<Op> {
+        let old: Vec<_> = self.naive.regs.iter().filter(|r| r.old).collect();
+        if self.naive.lost != Loss::Each || old.is_empty() || !random.one_in(8) {
+            return None;
+        }
+        let one = old[random.below(old.len() as u64) as usize];
+        let same_host = old.iter().all(|r| host(r.who.0) == host(one.who.0));
+        let last = same_host && old.len() < self.naive.regs.len();
+        if random.one_in(if last { 2 } else { 8 }) {
+            return Some(Op::Fence {
+                hosts: vec![host(one.who.0)],
+                heirs: vec![random.below(4) as u8],
+            });
+        }
+        let sa = if random.one_in(2) { 0 } else { 6 };
+        let register = Cmd::Basic {
+            sa,
+            scope: 0,
+            ty: 0,
+            rk: one.key,
+            sark: 1 + random.below(4),
+            all_tg_pt: random.one_in(4),
+            aptpl: random.one_in(2),
+            spec_i_pt: None,
+        };
+        Some(Op::Command(one.who, register))
     }
 
     fn random_nexus(&self, random: &mut Random) -> Nx {

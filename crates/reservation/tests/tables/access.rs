@@ -52,12 +52,13 @@ fn operation_code_by_type_by_role() {
     columns.push(vec![Column::InformationLost]);
     columns.push(vec![Column::NotReady]);
     columns.push(vec![Column::Fenced]);
+    columns.push(vec![Column::Unconfirmed]);
 
     let mut text = String::from(
         "h holder, r registrant, s stranger; A allowed, . refused; w writes the medium\n\
          S2 another nexus's RESERVE, Lo reservations lost, NR reservations cannot be read,\n\
-         Fe the initiator is fenced\n\n\
-         WE  EA  WE- EA- WE- EA- S2 Lo NR Fe\n\
+         Fe the initiator is fenced, Un reservations lost and not registered since\n\n\
+         WE  EA  WE- EA- WE- EA- S2 Lo NR Fe Un\n\
          \x20       RO  RO  AR  AR\n\
          hrs hrs hrs hrs hrs hrs\n",
     );
@@ -68,12 +69,13 @@ fn operation_code_by_type_by_role() {
             .collect();
         let _ = writeln!(
             text,
-            "{}  {}  {}  {}  {}  {} {row}",
+            "{}  {}  {}  {}  {}  {}  {} {row}",
             marks[..6].join(" "),
             marks[6],
             marks[7],
             marks[8],
             marks[9],
+            marks[10],
             if row.writes_medium() { "w" } else { "." }
         );
     }

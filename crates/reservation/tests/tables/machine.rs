@@ -13,8 +13,9 @@ use std::fmt::Write as _;
 
 use reservation::machine::{self, Step};
 use reservation::{
-    Command, InitiatorPort, Key, LuReservations, Nexus, PersistentReserveOut, RegisterAndMove,
-    Registrant, Reject, Reservation, ReservationType, ServiceAction, State, Topology,
+    Command, InitiatorPort, Key, Lost, LuReservations, Nexus, PersistentReserveOut,
+    RegisterAndMove, Registrant, Reject, Reservation, ReservationType, ServiceAction, State,
+    Topology,
 };
 
 const TOPOLOGY: Topology<'_> = Topology {
@@ -111,8 +112,28 @@ fn situations() -> Vec<(String, LuReservations)> {
     all.push(("RESERVE of S".to_owned(), scsi2("S")));
     all.push(("RESERVE of X".to_owned(), scsi2("X")));
     let mut lost = state(true, None);
-    lost.persistent.lost = true;
+    lost.persistent.lost = Some(Lost::UntilReplaced);
     all.push(("lost, S registered".to_owned(), lost));
+    let kind = ReservationType::WriteExclusiveRegistrantsOnly;
+    let of_h = Reservation {
+        kind,
+        holder: Some(nexus("H")),
+    };
+    let mut until_registered = |who: &str, registered, recovered: &[&str]| {
+        let mut lost = state(registered, Some(of_h.clone()));
+        lost.persistent.lost = Some(Lost::UntilRegistered {
+            recovered: recovered.iter().map(|name| nexus(name)).collect(),
+        });
+        all.push((format!("lost, {who}, WE-RO of H"), lost));
+    };
+    until_registered("S not registered", false, &["H"]);
+    until_registered("S recovered", true, &["S", "H"]);
+    until_registered("S anew", true, &["H"]);
+    let mut nothing = LuReservations::default();
+    nothing.persistent.lost = Some(Lost::UntilRegistered {
+        recovered: [].into(),
+    });
+    all.push(("lost, nobody registered".to_owned(), nothing));
     all
 }
 
@@ -163,7 +184,14 @@ fn outcome(lu: &LuReservations, command: &Command) -> String {
     }
     for (changed, words) in [
         (after.aptpl != before.aptpl, "APTPL"),
-        (after.lost != before.lost, "no longer lost"),
+        (
+            after.lost.is_some() && after.lost != before.lost,
+            "less recovered",
+        ),
+        (
+            after.lost.is_none() && before.lost.is_some(),
+            "no longer lost",
+        ),
         (
             state.scsi2 != lu.scsi2,
             if state.scsi2.is_some() {

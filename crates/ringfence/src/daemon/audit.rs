@@ -176,8 +176,9 @@ impl Audit {
             Fact::PersistThroughPowerLoss(aptpl) => {
                 What::PersistThroughPowerLoss { volume, aptpl, by }
             }
-            Fact::InformationLost => What::ReservationInformationLost { volume, by },
+            Fact::InformationLost { .. } => What::ReservationInformationLost { volume, by },
             Fact::LostReplaced => What::LostReservationReplaced { volume, by },
+            Fact::LostConfirmed => What::LostReservationConfirmed { volume, by },
             Fact::Scsi2Reserved(nexus) => What::Scsi2Reserved {
                 volume,
                 party: self.party(&nexus, None),

@@ -17,6 +17,7 @@ impl What {
             | Self::PersistThroughPowerLoss { .. }
             | Self::ReservationInformationLost { .. }
             | Self::LostReservationReplaced { .. }
+            | Self::LostReservationConfirmed { .. }
             | Self::Fenced { .. }
             | Self::GrantChanged { .. }
             | Self::SessionDropped { .. }

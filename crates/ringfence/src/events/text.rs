@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Actor, Event, Operator, Party, What};
+use crate::control::model::LostUntil;
 use crate::size::HumanSize;
 
 impl fmt::Display for Operator {
@@ -258,6 +259,13 @@ impl fmt::Display for What {
             Self::LostReservationReplaced { volume, by: actor } => {
                 write!(f, "{volume}: lost reservation replaced{}", by(actor, None))
             }
+            Self::LostReservationConfirmed { volume, by: actor } => {
+                write!(
+                    f,
+                    "{volume}: lost information is over, no recovered registration is left{}",
+                    by(actor, None)
+                )
+            }
             Self::Scsi2Reserved { volume, party } => {
                 write!(f, "{volume}: {party} reserved (SCSI-2)")
             }
@@ -425,10 +433,16 @@ impl fmt::Display for What {
                 volume,
                 device,
                 copy_sequence,
+                until,
                 by,
             } => write!(
                 f,
-                "{volume}: keys RECOVERED from {device} (sequence {copy_sequence}) by {by}"
+                "{volume}: keys RECOVERED from {device} (sequence {copy_sequence}){} by {by}",
+                match until {
+                    Some(LostUntil::Registered) => ", lost until registered anew,",
+                    Some(LostUntil::Replaced) => ", lost until replaced,",
+                    None => "",
+                }
             ),
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::domain::DomainEvent;
 use super::{Actor, Operator, Party};
+use crate::control::model::LostUntil;
 
 /// What happened. `by` is who made it happen; it is null where that is the daemon itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -236,11 +237,18 @@ pub enum What {
         /// Who did it.
         by: Option<Actor>,
     },
-    /// REPLACE LOST RESERVATION ended the lost condition.
+    /// REPLACE LOST RESERVATION, or an operator, ended the lost condition.
     LostReservationReplaced {
         /// The volume.
         volume: String,
         /// Who did it.
+        by: Option<Actor>,
+    },
+    /// The lost condition ended by itself: somebody has registered since, and no recovered registration is left.
+    LostReservationConfirmed {
+        /// The volume.
+        volume: String,
+        /// Whose registration, or which removal of the last recovered one, it was.
         by: Option<Actor>,
     },
     /// A SCSI-2 reservation began.
@@ -523,6 +531,9 @@ pub enum What {
         device: String,
         /// The sequence number of that copy.
         copy_sequence: u64,
+        /// What ends the condition that information was lost; null with `--clear`.
+        #[serde(default)]
+        until: Option<LostUntil>,
         /// Who asked.
         by: Operator,
     },

@@ -51,7 +51,7 @@ fn before() -> State {
             kind: ReservationType::WriteExclusiveRegistrantsOnly,
             holder: Some(nexus("a")),
         }),
-        lost: false,
+        lost: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use event_listener::listener;
+use reservation::access::column;
 use reservation::effects::{Effects, UnitAttention as ReservationAttention};
 use reservation::machine::{self, LuReservations};
 use reservation::{Command, Nexus, Reject, Topology};
@@ -134,7 +135,16 @@ impl<D: BlockDevice> LogicalUnit<D> {
         for fact in step.effects.facts {
             self.record(Some(sender), EventKind::Reservation(fact));
         }
-        for nexus in fenced.iter().filter(|nexus| **nexus != sender.nexus) {
+        // Who heard of lost information had nothing that could be taken away.
+        let had_access = |nexus: &&Nexus| {
+            column(&current.reservations, nexus).refusal()
+                != Some(Reject::ReservationInformationLost)
+        };
+        for nexus in fenced
+            .iter()
+            .filter(|nexus| **nexus != sender.nexus)
+            .filter(had_access)
+        {
             let kind = EventKind::Fenced {
                 nexus: nexus.clone(),
                 aborted: consequences.abort.contains(nexus),
@@ -287,7 +297,7 @@ impl<D: BlockDevice> LogicalUnit<D> {
             let reason = self.failure().unwrap_or_else(|| "it is not served".into());
             return Err(EndLostError::NotReady(reason));
         }
-        if !current.reservations.persistent.lost {
+        if current.reservations.persistent.lost.is_none() {
             return Err(EndLostError::NotLost);
         }
         let step = machine::apply(&current.reservations, &reservation::Event::LossAccepted);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future::or;
-use reservation::State;
+use reservation::{LostUntil, State};
 use uuid::Uuid;
 
 use super::open::{Restart, keys_replicas, map_of, open_volume};
@@ -137,7 +137,8 @@ impl<D: BlockDevice> Pool<D> {
     }
 
     /// A person's choice for a volume whose keys have no majority or contradict one another: its keys become the version
-    /// `token` (of [`Pool::keys_inspect`]) that device `from` has, marked as lost (SPC-4 5.13.5.3.2), on new replicas. The
+    /// `token` (of [`Pool::keys_inspect`]) that device `from` has, marked as lost (SPC-4 5.13.5.3) `until` what ends that,
+    /// on new replicas. Where an earlier recovery turns out to have happened, it is as that one said. The
     /// caller has stopped serving the volume. A volume that was served stays the same one; one with a fault is opened
     /// again and comes back in the place of the old one.
     ///
@@ -151,6 +152,7 @@ impl<D: BlockDevice> Pool<D> {
         name: &str,
         from: &str,
         token: u64,
+        until: LostUntil,
     ) -> Result<Arc<Volume<D>>, PoolError> {
         // The keeper and jobs must not go on with what they know of the old replicas. They may hang with these.
         let keys_change = self.keeper.keys_change(self.volume(name)?.uuid());
@@ -199,7 +201,10 @@ impl<D: BlockDevice> Pool<D> {
                 });
             }
         }
-        let draft = match self.draft_recovery(&volume, &keys, chosen, token).await {
+        let draft = match self
+            .draft_recovery(&volume, &keys, (chosen, token), until)
+            .await
+        {
             Ok(draft) => draft,
             Err(error) => {
                 // Nothing has changed.
@@ -218,8 +223,8 @@ impl<D: BlockDevice> Pool<D> {
         &self,
         volume: &Arc<Volume<D>>,
         keys: &Keys<D>,
-        chosen: Uuid,
-        token: u64,
+        (chosen, token): (Uuid, u64),
+        until: LostUntil,
     ) -> Result<Draft, PoolError> {
         let inner = self.inner.lock().await;
         let (new, reserved) = place(&inner, &keys.record, chosen)?;
@@ -232,7 +237,7 @@ impl<D: BlockDevice> Pool<D> {
         let written = async {
             zero(&extents).await?;
             let (uuid, from) = (volume.uuid(), &keys.replicas);
-            PrivateRegion::recover_from(uuid, from, chosen, token, targets).await?;
+            PrivateRegion::recover_from(uuid, from, chosen, token, until, targets).await?;
             Ok::<_, PoolError>(())
         }
         .await;

@@ -1,6 +1,6 @@
 //! The group reservation's record: what one header write commits. Slots are apart; the record says which of them count.
 
-use reservation::ReservationType;
+use reservation::{LostUntil, ReservationType};
 use uuid::Uuid;
 
 use super::REGISTRANT_CAPACITY;
@@ -10,6 +10,9 @@ const VERSION: u32 = 1;
 const FLAG_APTPL: u8 = 1;
 const FLAG_LOST: u8 = 2;
 const FLAG_PERSIST_ALWAYS: u8 = 4;
+/// With [`FLAG_LOST`]: registrations that are made anew end the condition; without it only REPLACE LOST RESERVATION.
+const FLAG_LOST_UNTIL_REGISTERED: u8 = 8;
+const FLAGS: u8 = FLAG_APTPL | FLAG_LOST | FLAG_PERSIST_ALWAYS | FLAG_LOST_UNTIL_REGISTERED;
 const NO_SLOT: u32 = u32::MAX;
 
 pub(crate) const OFFSET_GENERATION: usize = 4;
@@ -28,8 +31,8 @@ pub struct CommitRecord {
     pub generation: u32,
     /// APTPL.
     pub aptpl: bool,
-    /// The state is known to be lost.
-    pub lost: bool,
+    /// Information is known to be lost, and what ends that.
+    pub lost: Option<LostUntil>,
     /// The volume was created with persist=always.
     pub persist_always: bool,
     /// The type of the reservation, if there is one.
@@ -54,8 +57,12 @@ impl CommitRecord {
         let mut flags = 0;
         for (set, flag) in [
             (self.aptpl, FLAG_APTPL),
-            (self.lost, FLAG_LOST),
+            (self.lost.is_some(), FLAG_LOST),
             (self.persist_always, FLAG_PERSIST_ALWAYS),
+            (
+                self.lost == Some(LostUntil::Registered),
+                FLAG_LOST_UNTIL_REGISTERED,
+            ),
         ] {
             flags |= if set { flag } else { 0 };
         }
@@ -81,9 +88,18 @@ impl CommitRecord {
             return Err("unknown version of the commit record");
         }
         let flags = bytes[OFFSET_FLAGS];
-        if flags & !(FLAG_APTPL | FLAG_LOST | FLAG_PERSIST_ALWAYS) != 0 {
+        if flags & !FLAGS != 0 {
             return Err("unknown flag in the commit record");
         }
+        let lost = match (
+            flags & FLAG_LOST != 0,
+            flags & FLAG_LOST_UNTIL_REGISTERED != 0,
+        ) {
+            (false, false) => None,
+            (true, false) => Some(LostUntil::Replaced),
+            (true, true) => Some(LostUntil::Registered),
+            (false, true) => return Err("nothing is lost until registrations are made anew"),
+        };
         let kind = match bytes[OFFSET_TYPE] {
             0 => None,
             code => Some(ReservationType::from_code(code).ok_or("unknown reservation type")?),
@@ -113,7 +129,7 @@ impl CommitRecord {
         Ok(CommitRecord {
             generation: u32_at(OFFSET_GENERATION),
             aptpl: flags & FLAG_APTPL != 0,
-            lost: flags & FLAG_LOST != 0,
+            lost,
             persist_always: flags & FLAG_PERSIST_ALWAYS != 0,
             kind,
             holder_slot,
@@ -132,10 +148,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            generation: u32, aptpl: bool, lost: bool, persist_always: bool, boot: u128,
+            generation: u32, aptpl: bool, lost in 0usize..3, persist_always: bool, boot: u128,
             slots in prop::collection::btree_set(0u16..1024, 0..40), kind in 0usize..7,
         ) {
             let kind = ReservationType::ALL.get(kind).copied();
+            let lost = [None, Some(LostUntil::Replaced), Some(LostUntil::Registered)][lost];
             let record = CommitRecord {
                 generation, aptpl, lost, persist_always, kind,
                 holder_slot: kind.and(slots.first().copied()),
@@ -145,12 +162,25 @@ mod tests {
             prop_assert_eq!(CommitRecord::decode(&record.encode()), Ok(record));
         }
 
+        /// A daemon that does not know a flag refuses the record instead of ignoring the flag.
+        #[test]
+        fn only_known_flags_in_combinations_that_mean_something(flags: u8) {
+            let mut record = CommitRecord {
+                generation: 1, aptpl: false, lost: None, persist_always: false, kind: None,
+                holder_slot: None, boot_id: Uuid::nil(), slots: vec![],
+            }
+            .encode();
+            record[OFFSET_FLAGS] = flags;
+            let sound = flags < 16 && (flags & 8 == 0 || flags & 2 != 0);
+            prop_assert_eq!(CommitRecord::decode(&record).is_ok(), sound);
+        }
+
         #[test]
         fn noise_does_no_harm(bytes in prop::collection::vec(any::<u8>(), RECORD_BYTES), version: bool) {
             let mut record: [u8; RECORD_BYTES] = bytes.try_into().unwrap();
             if version {
                 record[..4].copy_from_slice(&VERSION.to_le_bytes());
-                record[OFFSET_FLAGS] &= 7;
+                record[OFFSET_FLAGS] &= FLAGS;
             }
             prop_assert!(CommitRecord::decode(&record).is_err());
         }

@@ -1,6 +1,10 @@
 //! Looking at replicas that may not be served, and starting again from one of them.
 
-use reservation::State;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use reservation::machine::apply;
+use reservation::{Event, LostUntil, LuReservations, State};
 use uuid::Uuid;
 
 use super::commit_record::CommitRecord;
@@ -8,7 +12,7 @@ use super::table::Table;
 use super::{PrivateRegion, PrivateRegionError, identity, inconsistent};
 use crate::block_device::BlockDevice;
 use crate::page_store::header::Content;
-use crate::page_store::{self, Beginning, HeaderRead, PageStore, Replica, Verdict};
+use crate::page_store::{self, Beginning, HeaderRead, PageChange, PageStore, Replica, Verdict};
 
 /// What one replica says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +182,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
 
     /// A person's choice, where `replicas` have no majority or contradict one another: makes the version `token` that
     /// replica `from` has the content of a new private region on `targets`, with the information marked as lost (SPC-4
-    /// 5.13.5.3.2). The targets have identities and areas that no replica had before; the new region is later than
+    /// 5.13.5.3) `until` what ends that; what the machine makes of [`Event::InformationLost`]. The targets have identities and areas that no replica had before; the new region is later than
     /// everything that `replicas` say. `replicas` are not written: until the configuration names the targets instead,
     /// nothing has happened.
     ///
@@ -189,6 +193,7 @@ impl<D: BlockDevice> PrivateRegion<D> {
         replicas: &[Replica<D>],
         from: Uuid,
         token: u64,
+        until: LostUntil,
         targets: Vec<Replica<D>>,
     ) -> Result<(), PrivateRegionError> {
         let look = look(volume, replicas).await?;
@@ -202,10 +207,23 @@ impl<D: BlockDevice> PrivateRegion<D> {
             return Err(PrivateRegionError::NotThatVersion);
         };
         // Valid as a whole, or it is not taken.
-        state_of(volume, replicas, content).await?;
-        let mut record = CommitRecord::decode(&content.record)
+        let used: Vec<u32> = content.used_pages().collect();
+        let pages = page_store::read_version(replicas, content).await?;
+        let table = Table::decode(volume, &content.record, &used, &pages)?;
+        let survived = LuReservations::from(table.state().clone());
+        let lost = apply(&survived, &Event::InformationLost { until }).state;
+        let (table, dirty) = table.with(&lost.persistent)?;
+        let mut pages: BTreeMap<u32, Bytes> = used.into_iter().zip(pages).collect();
+        for (page, change) in table.pages(volume, &dirty) {
+            match change {
+                PageChange::Write(bytes) => pages.insert(page, bytes),
+                PageChange::Free => pages.remove(&page),
+            };
+        }
+        // The boot in which the copy was written: whether power was lost since is seen at the first opening.
+        let copy = CommitRecord::decode(&content.record)
             .map_err(|problem| inconsistent(problem.into()))?;
-        record.lost = true;
+        let record = table.record(copy.boot_id, copy.persist_always);
         let highest = look
             .headers
             .reads
@@ -216,11 +234,10 @@ impl<D: BlockDevice> PrivateRegion<D> {
             })
             .max()
             .unwrap_or(0);
-        let pages = page_store::read_version(replicas, content).await?;
         let beginning = Beginning {
             epoch: highest.saturating_add(1),
             record: record.encode(),
-            pages: content.used_pages().zip(pages).collect(),
+            pages: pages.into_iter().collect(),
         };
         PageStore::create(identity(volume), targets, beginning).await?;
         Ok(())

@@ -15,6 +15,7 @@ pub const MAX_NAME_BYTES: usize = 223;
 const MAGIC: [u8; 4] = *b"RFSL";
 const VERSION: u16 = 1;
 const FLAG_ALL_TARGET_PORTS: u8 = 1;
+const FLAG_RECOVERED: u8 = 2;
 
 pub(crate) const OFFSET_VERSION: usize = 4;
 pub(crate) const OFFSET_FLAGS: usize = 6;
@@ -27,8 +28,25 @@ pub(crate) const OFFSET_CRC32C: usize = 28;
 pub(crate) const OFFSET_VOLUME: usize = 32;
 pub(crate) const OFFSET_NAME: usize = 48;
 
+/// What a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Whose it is.
+    pub nexus: Nexus,
+    /// The registration.
+    pub registrant: Registrant,
+    /// It came with what survived of lost information, and has not been made anew
+    /// ([`Lost::UntilRegistered`](reservation::Lost::UntilRegistered)).
+    pub recovered: bool,
+}
+
 /// Writes the slot numbered `slot` of `volume`. The caller has checked the name's length.
-pub fn encode(out: &mut [u8], volume: Uuid, slot: u16, nexus: &Nexus, registrant: &Registrant) {
+pub fn encode(out: &mut [u8], volume: Uuid, slot: u16, registration: &Registration) {
+    let Registration {
+        nexus,
+        registrant,
+        recovered,
+    } = registration;
     let mut put = |offset: usize, bytes: &[u8]| {
         out[offset..offset + bytes.len()].copy_from_slice(bytes);
     };
@@ -36,11 +54,13 @@ pub fn encode(out: &mut [u8], volume: Uuid, slot: u16, nexus: &Nexus, registrant
     put(0, &[0; SLOT_BYTES]);
     put(0, &MAGIC);
     put(OFFSET_VERSION, &VERSION.to_le_bytes());
-    let flags = if registrant.all_target_ports {
-        FLAG_ALL_TARGET_PORTS
-    } else {
-        0
-    };
+    let mut flags = 0;
+    for (set, flag) in [
+        (registrant.all_target_ports, FLAG_ALL_TARGET_PORTS),
+        (*recovered, FLAG_RECOVERED),
+    ] {
+        flags |= if set { flag } else { 0 };
+    }
     put(OFFSET_FLAGS, &[flags, name.len() as u8]);
     put(OFFSET_KEY, &registrant.key.0.to_le_bytes());
     put(OFFSET_ISID, &nexus.initiator.isid);
@@ -56,7 +76,7 @@ pub fn encode(out: &mut [u8], volume: Uuid, slot: u16, nexus: &Nexus, registrant
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn decode(bytes: &[u8], volume: Uuid, slot: u16) -> Result<(Nexus, Registrant), &'static str> {
+pub fn decode(bytes: &[u8], volume: Uuid, slot: u16) -> Result<Registration, &'static str> {
     let bytes: &[u8; SLOT_BYTES] = bytes.try_into().map_err(|_| "wrong length")?;
     if bytes[..4] != MAGIC {
         return Err("not a slot");
@@ -77,7 +97,7 @@ pub fn decode(bytes: &[u8], volume: Uuid, slot: u16) -> Result<(Nexus, Registran
         return Err("belongs elsewhere");
     }
     let flags = bytes[OFFSET_FLAGS];
-    if flags & !FLAG_ALL_TARGET_PORTS != 0 {
+    if flags & !(FLAG_ALL_TARGET_PORTS | FLAG_RECOVERED) != 0 {
         return Err("unknown flag");
     }
     let length = usize::from(bytes[OFFSET_NAME_LENGTH]);
@@ -94,19 +114,20 @@ pub fn decode(bytes: &[u8], volume: Uuid, slot: u16) -> Result<(Nexus, Registran
     if target_port == 0 {
         return Err("the target port is zero");
     }
-    Ok((
-        Nexus {
+    Ok(Registration {
+        nexus: Nexus {
             initiator: InitiatorPort {
                 name: Arc::from(name),
                 isid: std::array::from_fn(|i| bytes[OFFSET_ISID + i]),
             },
             target_port,
         },
-        Registrant {
+        registrant: Registrant {
             key: Key(key),
             all_target_ports: flags & FLAG_ALL_TARGET_PORTS != 0,
         },
-    ))
+        recovered: flags & FLAG_RECOVERED != 0,
+    })
 }
 
 #[cfg(test)]
@@ -120,27 +141,31 @@ mod tests {
     prop_compose! {
         fn registration()(
             name in "[a-z0-9.:-]{1,223}", isid: [u8; 6], target_port in 1u16.., key in 1u64..,
-            all_target_ports: bool,
-        ) -> (Nexus, Registrant) {
+            all_target_ports: bool, recovered: bool,
+        ) -> Registration {
             let initiator = InitiatorPort { name: name.into(), isid };
-            (Nexus { initiator, target_port }, Registrant { key: Key(key), all_target_ports })
+            Registration {
+                nexus: Nexus { initiator, target_port },
+                registrant: Registrant { key: Key(key), all_target_ports },
+                recovered,
+            }
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read((nexus, registrant) in registration(), slot in 0u16..1024) {
+        fn what_is_written_is_read(registration in registration(), slot in 0u16..1024) {
             let mut bytes = [0xff; SLOT_BYTES];
-            encode(&mut bytes, VOLUME, slot, &nexus, &registrant);
-            prop_assert_eq!(decode(&bytes, VOLUME, slot), Ok((nexus, registrant)));
+            encode(&mut bytes, VOLUME, slot, &registration);
+            prop_assert_eq!(decode(&bytes, VOLUME, slot), Ok(registration));
             prop_assert!(decode(&bytes, VOLUME, slot + 1).is_err());
             prop_assert!(decode(&bytes, Uuid::from_u128(6), slot).is_err());
         }
 
         #[test]
-        fn any_changed_bit_is_noticed((nexus, registrant) in registration(), at in 0..SLOT_BYTES, bit in 0u8..8) {
+        fn any_changed_bit_is_noticed(registration in registration(), at in 0..SLOT_BYTES, bit in 0u8..8) {
             let mut bytes = [0; SLOT_BYTES];
-            encode(&mut bytes, VOLUME, 3, &nexus, &registrant);
+            encode(&mut bytes, VOLUME, 3, &registration);
             bytes[at] ^= 1 << bit;
             prop_assert!(decode(&bytes, VOLUME, 3).is_err());
         }
@@ -154,7 +179,7 @@ mod tests {
             bytes[OFFSET_CRC32C..OFFSET_CRC32C + 4].fill(0);
             let crc = crc32c::crc32c(&bytes);
             bytes[OFFSET_CRC32C..OFFSET_CRC32C + 4].copy_from_slice(&crc.to_le_bytes());
-            if let Ok((nexus, registrant)) = decode(&bytes, VOLUME, 3) {
+            if let Ok(Registration { nexus, registrant, .. }) = decode(&bytes, VOLUME, 3) {
                 prop_assert!(registrant.key != Key(0) && nexus.target_port != 0);
                 prop_assert!(!nexus.initiator.name.is_empty());
             }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use reservation::{Nexus, Registrant, Reservation, State};
+use reservation::{Lost, LostUntil, Nexus, Registrant, Reservation, State};
 use uuid::Uuid;
 
 use super::commit_record::CommitRecord;
-use super::slot::{self, MAX_NAME_BYTES, SLOT_BYTES, SLOTS_PER_PAGE};
+use super::slot::{self, MAX_NAME_BYTES, Registration, SLOT_BYTES, SLOTS_PER_PAGE};
 use super::{PrivateRegionError, REGISTRANT_CAPACITY, inconsistent};
 use crate::page_store::{PAGE_BYTES, PageChange, RECORD_BYTES};
 
@@ -48,7 +48,10 @@ impl Table {
                 Some(&slot) => {
                     taken[usize::from(slot)] = true;
                     slots.insert(nexus.clone(), slot);
-                    if self.state.registrants.get(nexus) != Some(registrant) {
+                    let before = self.state.registrants.get(nexus);
+                    if before != Some(registrant)
+                        || is_marked(&self.state, nexus) != is_marked(state, nexus)
+                    {
                         dirty.insert(slot);
                     }
                 }
@@ -76,7 +79,7 @@ impl Table {
         CommitRecord {
             generation: self.state.generation,
             aptpl: self.state.aptpl,
-            lost: self.state.lost,
+            lost: self.state.lost.as_ref().map(Lost::until),
             persist_always,
             kind: reservation.map(|reservation| reservation.kind),
             holder_slot: reservation
@@ -100,13 +103,12 @@ impl Table {
                 self.state.registrants.get(nexus),
             ) {
                 let at = usize::from(slot) % SLOTS_PER_PAGE * SLOT_BYTES;
-                slot::encode(
-                    &mut page[at..at + SLOT_BYTES],
-                    volume,
-                    slot,
-                    nexus,
-                    registrant,
-                );
+                let registration = Registration {
+                    nexus: nexus.clone(),
+                    registrant: *registrant,
+                    recovered: is_marked(&self.state, nexus),
+                };
+                slot::encode(&mut page[at..at + SLOT_BYTES], volume, slot, &registration);
             }
         }
         pages
@@ -127,6 +129,7 @@ impl Table {
         let pages: BTreeMap<u32, &Bytes> = used.iter().copied().zip(pages).collect();
         let mut slots = BTreeMap::new();
         let mut registrants: BTreeMap<Nexus, Registrant> = BTreeMap::new();
+        let mut marked = BTreeSet::new();
         let mut holder = None;
         for slot in record.slots {
             let problem = |problem| PrivateRegionError::Slot { slot, problem };
@@ -137,7 +140,19 @@ impl Table {
             let bytes = page
                 .get(at..at + SLOT_BYTES)
                 .ok_or(problem("its page is too short"))?;
-            let (nexus, registrant) = slot::decode(bytes, volume, slot).map_err(problem)?;
+            let Registration {
+                nexus,
+                registrant,
+                recovered,
+            } = slot::decode(bytes, volume, slot).map_err(problem)?;
+            if recovered && record.lost != Some(LostUntil::Registered) {
+                return Err(problem(
+                    "it is marked as recovered, and nothing waits for it",
+                ));
+            }
+            if recovered {
+                marked.insert(nexus.clone());
+            }
             if record.holder_slot == Some(slot) {
                 holder = Some(nexus.clone());
             }
@@ -151,11 +166,23 @@ impl Table {
             aptpl: record.aptpl,
             registrants,
             reservation: record.kind.map(|kind| Reservation { kind, holder }),
-            lost: record.lost,
+            lost: record.lost.map(|until| match until {
+                LostUntil::Replaced => Lost::UntilReplaced,
+                LostUntil::Registered => Lost::UntilRegistered { recovered: marked },
+            }),
         };
         state
             .check()
             .map_err(|error| inconsistent(error.to_string()))?;
         Ok(Table { state, slots })
+    }
+}
+
+/// Whether the slot of `nexus` says that its registration was recovered. Where everybody waits for REPLACE LOST RESERVATION
+/// no slot does.
+fn is_marked(state: &State, nexus: &Nexus) -> bool {
+    match &state.lost {
+        Some(Lost::UntilRegistered { recovered }) => recovered.contains(nexus),
+        Some(Lost::UntilReplaced) | None => false,
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_lite::future::block_on;
 use reservation::machine::step;
 use reservation::{
-    Command, InitiatorPort, Key, Nexus, PersistentReserveOut, RegisterAndMove, Registrant,
-    Reservation, ReservationType, ServiceAction, Topology,
+    Command, InitiatorPort, Key, Lost, LostUntil, Nexus, PersistentReserveOut, RegisterAndMove,
+    Registrant, Reservation, ReservationType, ServiceAction, Topology,
 };
 
 use super::*;
@@ -101,9 +101,19 @@ fn history(
     let mut now = LuReservations::default();
     let mut states = vec![now.persistent.clone()];
     while states.len() <= count {
-        let (sender, command) = command(&mut random);
-        let Ok(next) = step(&now, &topology, &sender, &command) else {
-            continue;
+        let next = if random(20) == 0 {
+            let until = if random(3) == 0 {
+                LostUntil::Replaced
+            } else {
+                LostUntil::Registered
+            };
+            apply(&now, &Event::InformationLost { until })
+        } else {
+            let (sender, command) = command(&mut random);
+            let Ok(next) = step(&now, &topology, &sender, &command) else {
+                continue;
+            };
+            next
         };
         if next.state.persistent == now.persistent {
             continue;
@@ -120,6 +130,7 @@ fn history(
 fn a_crash_in_any_command_leaves_the_last_acknowledged_state_or_the_one_in_flight() {
     let mut points = 0;
     let mut in_flight_found = 0;
+    let mut marked = 0;
     for (disks, seed) in [(1, 7), (1, 77), (3, 5)] {
         let world = world(disks);
         let region = block_on(PrivateRegion::create(
@@ -131,6 +142,7 @@ fn a_crash_in_any_command_leaves_the_last_acknowledged_state_or_the_one_in_fligh
         .unwrap();
         world.record();
         let states = history(&region, &world, if disks == 1 { 60 } else { 25 }, seed);
+        marked += states.iter().filter(|state| has_marks(state)).count();
         world.crashes(3, seed, |crash| {
             points += 1;
             let acknowledged = crash.mark.unwrap_or(0) as usize;
@@ -159,6 +171,17 @@ fn a_crash_in_any_command_leaves_the_last_acknowledged_state_or_the_one_in_fligh
     }
     assert!(points > 1000, "{points}");
     assert!(in_flight_found > 10, "{in_flight_found}");
+    assert!(marked > 5, "{marked}");
+}
+
+/// Some registrations are recovered, and others were made since.
+fn has_marks(state: &State) -> bool {
+    match &state.lost {
+        Some(Lost::UntilRegistered { recovered }) => {
+            !recovered.is_empty() && recovered.len() < state.registrants.len()
+        }
+        _ => false,
+    }
 }
 
 fn registered(count: u64) -> State {
@@ -484,4 +507,88 @@ fn the_health_of_replicas_is_told_while_a_commit_hangs() {
         assert_eq!(stale, [Uuid::from_u128(3)]);
         assert_eq!(region.is_unsettled(), Some(false));
     });
+}
+
+/// Nine registrants, over two pages, of which two have registered since.
+fn partly_recovered() -> State {
+    let state = registered(9);
+    let recovered = state.registrants.keys().skip(2).cloned().collect();
+    State {
+        aptpl: true,
+        lost: Some(Lost::UntilRegistered { recovered }),
+        ..state
+    }
+}
+
+#[test]
+fn marks_without_the_condition_are_refused_and_the_condition_without_marks_is_the_strict_one() {
+    let decode = |state: &State, lost| {
+        let (table, dirty) = Table::default().with(state).unwrap();
+        let mut record = table.record(BOOT, false);
+        record.lost = lost;
+        let (used, pages): (Vec<u32>, Vec<Bytes>) = table
+            .pages(VOLUME, &dirty)
+            .into_iter()
+            .map(|(page, change)| match change {
+                crate::page_store::PageChange::Write(bytes) => (page, bytes),
+                crate::page_store::PageChange::Free => panic!("nothing is freed"),
+            })
+            .unzip();
+        Table::decode(VOLUME, &record.encode(), &used, &pages).map(|table| table.state().clone())
+    };
+    let marked = partly_recovered();
+    let (registered_anew, replaced) = (Some(LostUntil::Registered), Some(LostUntil::Replaced));
+    assert_eq!(decode(&marked, registered_anew).unwrap(), marked);
+    assert!(decode(&marked, replaced).is_err());
+    assert!(decode(&marked, None).is_err());
+    // As written before there were marks.
+    let strict = State {
+        lost: Some(Lost::UntilReplaced),
+        ..registered(9)
+    };
+    assert_eq!(decode(&registered(9), replaced).unwrap(), strict);
+    assert!(
+        decode(&registered(9), registered_anew).is_err(),
+        "it is over"
+    );
+}
+
+/// Lost twice: what had registered anew after the first time counts as recovered, or waits for REPLACE LOST RESERVATION
+/// like everybody.
+#[test]
+fn going_on_from_a_copy_marks_everything_in_it() {
+    for until in [LostUntil::Registered, LostUntil::Replaced] {
+        let world = world(2);
+        block_on(async {
+            let both = replicas(&world, 2);
+            let region = PrivateRegion::create(VOLUME, both[..1].into(), BOOT, Persist::Aptpl);
+            let state = partly_recovered();
+            region.await.unwrap().commit(&state).await.unwrap();
+            let said = PrivateRegion::inspect(VOLUME, &both[..1]).await.unwrap();
+            let token = said.versions[0].token;
+            let (from, targets) = (both[0].uuid, both[1..].to_vec());
+            PrivateRegion::recover_from(VOLUME, &both[..1], from, token, until, targets)
+                .await
+                .unwrap();
+            let open = |boot| {
+                let target = replicas(&world, 2).split_off(1);
+                PrivateRegion::open(VOLUME, target, boot, Persist::Aptpl)
+            };
+            let lost = match until {
+                LostUntil::Replaced => Lost::UntilReplaced,
+                LostUntil::Registered => Lost::UntilRegistered {
+                    recovered: state.registrants.keys().cloned().collect(),
+                },
+            };
+            let mut expected = State {
+                lost: Some(lost),
+                ..state
+            };
+            assert_eq!(open(BOOT).await.unwrap().load().await.unwrap(), expected);
+            // With APTPL a reboot keeps the registrations, and the marks with them.
+            expected.generation = 0;
+            let rebooted = open(Uuid::from_u128(2)).await.unwrap();
+            assert_eq!(rebooted.load().await.unwrap(), expected);
+        });
+    }
 }

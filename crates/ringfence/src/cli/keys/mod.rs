@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{fields, table};
 use super::{Context, pick};
-use crate::control::model::{Keys, KeysRegistration, KeysReservation};
+use crate::control::model::{Keys, KeysRegistration, KeysReservation, LostUntil};
 use crate::control::protocol::Request;
 use crate::failure::Failure;
 use crate::names::object_name;
@@ -55,6 +55,10 @@ pub fn run(context: &Context, args: KeysArgs) -> Result<(), Failure> {
 pub fn describe(keys: &Keys) -> String {
     let mut rows = vec![("Volume", keys.volume.clone())];
     rows.extend(keys.reason.iter().map(|why| ("NOT SERVED", why.clone())));
+    rows.extend(
+        keys.lost_until
+            .map(|until| ("LOST", lost(until).to_owned())),
+    );
     if let Some(generation) = keys.generation {
         rows.extend([
             ("Generation", generation.to_string()),
@@ -72,7 +76,7 @@ pub fn describe(keys: &Keys) -> String {
     let head = fields(&rows);
     let registrations = match keys.generation {
         None => "the registrations are not known".to_owned(),
-        Some(_) => registrations(&keys.registrations),
+        Some(_) => registrations(&keys.registrations, keys.lost_until),
     };
     let replicas = keys.replicas.iter().map(|replica| {
         let sequence = replica.sequence.map_or("-".to_owned(), |s| s.to_string());
@@ -97,24 +101,40 @@ fn reservation(reservation: Option<&KeysReservation>) -> String {
     }
 }
 
-fn registrations(registrations: &[KeysRegistration]) -> String {
+/// The condition of lost information in one line.
+const fn lost(until: LostUntil) -> &'static str {
+    match until {
+        LostUntil::Registered => {
+            "until every recovered registration is made anew, preempted, cleared or gone"
+        }
+        LostUntil::Replaced => "until REPLACE LOST RESERVATION, or 'keys recover VOLUME --clear'",
+    }
+}
+
+/// Registrations; where information was lost, with what each of them is since.
+fn registrations(registrations: &[KeysRegistration], lost: Option<LostUntil>) -> String {
     if registrations.is_empty() {
         return "no registrations".to_owned();
     }
     let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
     let rows = registrations.iter().map(|registration| {
-        vec![
+        let since = if registration.recovered {
+            "recovered"
+        } else {
+            "new"
+        };
+        let mut row = vec![
             registration.key.clone(),
             registration.initiator.clone(),
             registration.isid.clone(),
             registration.target_port.to_string(),
             yes(registration.aptpl),
             yes(registration.holder),
-        ]
+        ];
+        row.extend(lost.map(|_| since.to_owned()));
+        row
     });
-    table(
-        &["KEY", "INITIATOR", "ISID", "PORT", "APTPL", "HOLDER"],
-        &[3],
-        rows,
-    )
+    let mut head = vec!["KEY", "INITIATOR", "ISID", "PORT", "APTPL", "HOLDER"];
+    head.extend(lost.map(|_| "SINCE THE LOSS"));
+    table(&head, &[3], rows)
 }

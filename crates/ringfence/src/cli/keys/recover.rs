@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::output::{fields, names, table};
 use super::super::{Context, pick};
 use super::{describe, registrations, reservation};
-use crate::control::model::{KeysCopy, KeysRecovery};
+use crate::control::model::{KeysCopy, KeysRecovery, LostUntil};
 use crate::control::protocol::Request;
 use crate::failure::Failure;
 use crate::names::object_name;
@@ -22,9 +22,11 @@ Only for a volume that is not served because too few copies of its keys are left
 one another. First try to bring the missing devices back ('ringfence device online'): then nothing is lost.
 
 What the chosen copy does not have is lost: a registration, a reservation, or a fence. Make sure that no
-machine writes to the volume that has been fenced from it. After it every registrant is told
-(PERSISTENT RESERVATION INFORMATION LOST) until one of them sends REPLACE LOST RESERVATION. Where the cluster
-software does not know how to, --clear (at once or later, without --from) does it in its place.")]
+machine writes to the volume that has been fenced from it. After it every initiator is told (PERSISTENT
+RESERVATION INFORMATION LOST) until it registers anew; that lets in no other. It is over for all, also for
+initiators without a registration, when somebody has registered and every registration of the copy was made
+anew, or is preempted, unregistered or cleared. With --until replaced only REPLACE LOST RESERVATION ends it.
+--clear, at once or later without --from, ends either form for all.")]
 pub struct RecoverArgs {
     /// The volume's name
     #[arg(value_parser = object_name)]
@@ -32,6 +34,15 @@ pub struct RecoverArgs {
     /// The device whose copy is taken
     #[arg(long, value_name = "DEV", value_parser = object_name, required_unless_present = "clear")]
     pub from: Option<String>,
+    /// What ends the condition that information was lost
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        conflicts_with = "clear",
+        requires = "from"
+    )]
+    pub until: LostUntil,
     /// Drop all registrations and the reservation, for initiators that cannot REPLACE LOST RESERVATION
     #[arg(long)]
     pub clear: bool,
@@ -48,6 +59,7 @@ pub(super) fn run(context: &Context, args: RecoverArgs) -> Result<(), Failure> {
     let RecoverArgs {
         volume,
         from,
+        until,
         clear,
         dry_run,
         yes,
@@ -60,10 +72,13 @@ pub(super) fn run(context: &Context, args: RecoverArgs) -> Result<(), Failure> {
         from: from.clone(),
     };
     let recovery = context.ask_for(request, pick!(Answer::KeysRecovery))?;
+    let until = (!clear).then_some(until);
+    let text =
+        |recovery: &KeysRecovery| format!("{}\n\n{}", loss(recovery), afterwards(recovery, until));
     if dry_run {
-        return context.output.show(&recovery, loss);
+        return context.output.show(&recovery, text);
     }
-    show_first(context, &loss(&recovery));
+    show_first(context, &text(&recovery));
     if !yes {
         confirm(&volume)?;
     }
@@ -72,6 +87,7 @@ pub(super) fn run(context: &Context, args: RecoverArgs) -> Result<(), Failure> {
         from,
         proof: recovery.proof,
         clear,
+        until: until.unwrap_or_default(),
     };
     let keys = context.ask_for(request, pick!(Answer::Keys))?;
     context.output.show(&keys, describe)
@@ -148,6 +164,43 @@ fn loss(recovery: &KeysRecovery) -> String {
     parts.join("\n\n")
 }
 
+/// What the initiators will meet then.
+fn afterwards(recovery: &KeysRecovery, until: Option<LostUntil>) -> String {
+    const TOLD: &str = "is told PERSISTENT RESERVATION INFORMATION LOST (44h/01h)";
+    let volume = &recovery.volume;
+    match until {
+        None => "AFTERWARDS (--clear): nothing is registered or reserved. Every initiator may register, and write.\n\
+             Whoever was fenced is fenced no more."
+            .to_owned(),
+        Some(LostUntil::Replaced) => format!(
+            "AFTERWARDS (--until replaced): every initiator {TOLD}\n\
+             until one sends REPLACE LOST RESERVATION, or you run 'ringfence keys recover {volume} --clear'.\n\
+             Registering does not help."
+        ),
+        Some(LostUntil::Registered) => {
+            let copy = &recovery.chosen;
+            let end = match (copy.registrations.is_empty(), &copy.reservation) {
+                (true, _) => {
+                    "This copy has no registrations: THE FIRST NEW ONE ENDS IT FOR ALL. Then every initiator may write."
+                }
+                (false, None) => {
+                    "It is over for all when every registration above was made anew, preempted, unregistered or cleared.\n\
+                     This copy has no reservation: THEN EVERY INITIATOR MAY WRITE, unless one is made before."
+                }
+                (false, Some(_)) => {
+                    "It is over for all when every registration above was made anew, preempted, unregistered or cleared.\n\
+                     The reservation above stands meanwhile, and then."
+                }
+            };
+            format!(
+                "AFTERWARDS (--until registered): every initiator {TOLD}\n\
+                 until it registers anew itself, which lets in no other.\n{end}\n\
+                 If that is not what you want: --until replaced."
+            )
+        }
+    }
+}
+
 fn version(what: &str, copy: &KeysCopy) -> String {
     format!(
         "{}\n{}",
@@ -157,7 +210,7 @@ fn version(what: &str, copy: &KeysCopy) -> String {
             ("Generation", copy.generation.to_string()),
             ("Reservation", reservation(copy.reservation.as_ref())),
         ]),
-        registrations(&copy.registrations)
+        registrations(&copy.registrations, copy.lost_until)
     )
 }
 
@@ -166,12 +219,12 @@ mod tests {
     use super::*;
     use crate::control::model::{KeysRegistration, KeysReplica, KeysReservation};
 
-    #[test]
-    fn both_versions_of_a_fork_and_what_cannot_be_read_are_shown() {
-        let copy = |device: &str, key: &str| KeysCopy {
+    fn copy(device: &str, key: &str) -> KeysCopy {
+        KeysCopy {
             devices: vec![device.to_owned()],
             sequence: 9,
             generation: 3,
+            lost_until: None,
             reservation: Some(KeysReservation {
                 kind: "write-exclusive".to_owned(),
                 key: key.to_owned(),
@@ -184,9 +237,13 @@ mod tests {
                 target_port: 1,
                 aptpl: true,
                 holder: true,
+                recovered: false,
             }],
-        };
-        let recovery = KeysRecovery {
+        }
+    }
+
+    fn recovery() -> KeysRecovery {
+        KeysRecovery {
             volume: "shared".to_owned(),
             reason: "fork".to_owned(),
             chosen: copy("d1", "0x0a"),
@@ -197,8 +254,31 @@ mod tests {
                 sequence: None,
             }],
             proof: 1,
-        };
-        insta::assert_snapshot!(loss(&recovery), @r"
+        }
+    }
+
+    #[test]
+    fn the_dialogue_says_what_ends_it_and_for_whom() {
+        let mut copies = recovery();
+        let held = afterwards(&copies, Some(LostUntil::Registered));
+        assert!(held.contains("lets in no other") && held.contains("stands"));
+        copies.chosen.reservation = None;
+        let open = afterwards(&copies, Some(LostUntil::Registered));
+        assert!(open.contains("EVERY INITIATOR MAY WRITE"), "{open}");
+        copies.chosen.registrations.clear();
+        let empty = afterwards(&copies, Some(LostUntil::Registered));
+        assert!(empty.contains("THE FIRST NEW ONE"), "{empty}");
+        let replaced = afterwards(&copies, Some(LostUntil::Replaced));
+        assert!(
+            replaced.contains("REPLACE LOST RESERVATION, or"),
+            "{replaced}"
+        );
+        assert!(afterwards(&copies, None).contains("fenced no more"));
+    }
+
+    #[test]
+    fn both_versions_of_a_fork_and_what_cannot_be_read_are_shown() {
+        insta::assert_snapshot!(loss(&recovery()), @r"
         Volume      shared
         Not served  fork
 

@@ -2,6 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What ends the condition that reservation information was lost (SPC-4 5.13.5.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LostUntil {
+    /// Each initiator is told until it registers anew itself; for all it ends when no recovered registration is left
+    #[default]
+    Registered,
+    /// Only REPLACE LOST RESERVATION ends it, as in SPC-4, or 'keys recover VOLUME --clear'
+    Replaced,
+}
+
 /// A private region, as read back from the devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
@@ -11,6 +22,8 @@ pub struct Keys {
     pub reason: Option<String>,
     /// PRGENERATION; null when it cannot be known.
     pub generation: Option<u32>,
+    /// Information was lost and a person went on from one copy: what ends that condition. Null without it.
+    pub lost_until: Option<LostUntil>,
     /// The group reservation.
     pub reservation: Option<KeysReservation>,
     /// Registrants by initiator, ISID and target port.
@@ -59,6 +72,9 @@ pub struct KeysRegistration {
     pub aptpl: bool,
     /// Whether it holds the reservation.
     pub holder: bool,
+    /// Information was lost, and this registration is one that survived: its initiator is told until it registers anew, or
+    /// with `lost_until` `replaced` until all do. False for those made since, and where nothing was lost.
+    pub recovered: bool,
 }
 
 /// One replica of a private region.
@@ -81,6 +97,8 @@ pub struct KeysCopy {
     pub sequence: u64,
     /// PRGENERATION.
     pub generation: u32,
+    /// Information had been lost before, and what ends that condition; else null.
+    pub lost_until: Option<LostUntil>,
     /// The group reservation.
     pub reservation: Option<KeysReservation>,
     /// Registrants by initiator, ISID and target port.

@@ -24,6 +24,7 @@ pub use domain::{
 pub use job::{ByteRange, Job, JobEnd, Progress};
 pub use keys::{
     Keys, KeysCopy, KeysQuorum, KeysRecovery, KeysRegistration, KeysReplica, KeysReservation,
+    LostUntil,
 };
 pub use pool::{ConfigQuorum, Pool};
 pub use volume::{MapEntry, Mismatch, Plex, Verified, Volume, VolumeMap};

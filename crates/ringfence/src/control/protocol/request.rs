@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 #[cfg(doc)]
 use super::{Answer, Frame};
-use crate::control::model::AccessRight;
+use crate::control::model::{AccessRight, LostUntil};
 
 /// How far a volume is to grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,6 +329,9 @@ pub enum Request {
         /// Then end the condition for the initiators, as [`Request::KeysClearLost`] does.
         #[serde(default)]
         clear: bool,
+        /// What ends the condition, without `clear`.
+        #[serde(default)]
+        until: LostUntil,
     },
     /// Ends the condition after [`Request::KeysRecover`] for initiators that do not know how to: all registrations and
     /// the reservation go. Answer: [`Answer::Keys`].

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::control::model::AccessRight;
+use crate::control::model::{AccessRight, LostUntil};
 
 fn round_trip(request: Request) -> String {
     let line = serde_json::to_string(&Envelope::new(request.clone())).unwrap();
@@ -115,6 +115,7 @@ fn requests_survive_the_wire() {
             from: name(),
             proof: u64::MAX,
             clear: true,
+            until: LostUntil::Replaced,
         },
         Request::KeysClearLost { volume: name() },
         Request::VolumeList,

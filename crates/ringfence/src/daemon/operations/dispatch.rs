@@ -116,8 +116,9 @@ impl Handler for Operations {
                 from,
                 proof,
                 clear,
+                until,
             } => self
-                .keys_recover(&volume, &from, proof, clear, operator)
+                .keys_recover(&volume, &from, proof, (!clear).then_some(until), operator)
                 .map(Answer::Keys),
             Request::KeysClearLost { volume } => {
                 self.keys_clear_lost(&volume, operator).map(Answer::Keys)

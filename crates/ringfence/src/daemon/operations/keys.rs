@@ -5,7 +5,9 @@ use reservation::{Key, Nexus, State};
 
 use super::Operations;
 use super::describe::DeviceNames;
-use crate::control::model::{Keys, KeysQuorum, KeysRegistration, KeysReplica, KeysReservation};
+use crate::control::model::{
+    Keys, KeysQuorum, KeysRegistration, KeysReplica, KeysReservation, LostUntil,
+};
 use crate::daemon::audit::{isid_text, key_text, type_name};
 use crate::failure::Failure;
 
@@ -41,6 +43,7 @@ fn present(name: &str, inspection: KeysInspection) -> Keys {
         volume: name.to_owned(),
         reason: inspection.problem,
         generation: state.as_ref().map(|state| state.generation),
+        lost_until: state.as_ref().and_then(lost_until),
         reservation: state.as_ref().and_then(reservation),
         registrations: state.as_ref().map(registrations).unwrap_or_default(),
         replicas: replicas(inspection.replicas),
@@ -58,6 +61,15 @@ pub(super) fn replicas(replicas: Vec<KeysReplicaStatus>) -> Vec<KeysReplica> {
             sequence: replica.sequence,
         })
         .collect()
+}
+
+/// What ends the condition of a state whose information was lost.
+pub(super) fn lost_until(state: &State) -> Option<LostUntil> {
+    let lost = state.lost.as_ref()?;
+    Some(match lost.until() {
+        reservation::LostUntil::Registered => LostUntil::Registered,
+        reservation::LostUntil::Replaced => LostUntil::Replaced,
+    })
 }
 
 /// The group reservation of a state.
@@ -83,6 +95,7 @@ pub(super) fn registrations(state: &State) -> Vec<KeysRegistration> {
             target_port: nexus.target_port,
             aptpl: state.aptpl,
             holder: holds(state, nexus),
+            recovered: state.is_recovered(nexus),
         })
         .collect()
 }
@@ -166,6 +179,7 @@ mod tests {
           "volume": "shared",
           "reason": null,
           "generation": 3,
+          "lost_until": null,
           "reservation": {
             "type": "write-exclusive-registrants-only",
             "key": "0x0123456789abcdef",
@@ -178,7 +192,8 @@ mod tests {
               "isid": "0x00023d000001",
               "target_port": 1,
               "aptpl": true,
-              "holder": true
+              "holder": true,
+              "recovered": false
             },
             {
               "key": "0x000000000000000b",
@@ -186,7 +201,8 @@ mod tests {
               "isid": "0x00023d000001",
               "target_port": 1,
               "aptpl": true,
-              "holder": false
+              "holder": false,
+              "recovered": false
             }
           ],
           "replicas": [
@@ -203,6 +219,31 @@ mod tests {
           }
         }
         "#);
+    }
+
+    #[test]
+    fn what_was_recovered_is_told_from_what_was_registered_since() {
+        use reservation::Lost;
+        let mut inspection = inspection(None);
+        let mut with = |lost| {
+            inspection.versions[0].state.as_mut().unwrap().lost = Some(lost);
+            let keys = present("shared", inspection.clone());
+            let recovered: Vec<bool> = keys.registrations.iter().map(|r| r.recovered).collect();
+            (keys.lost_until, recovered)
+        };
+        let recovered = [nexus("iqn.x:b")].into();
+        assert_eq!(
+            with(Lost::UntilRegistered { recovered }),
+            (Some(LostUntil::Registered), vec![false, true])
+        );
+        assert_eq!(
+            with(Lost::UntilReplaced),
+            (Some(LostUntil::Replaced), vec![true, true])
+        );
+        assert_eq!(
+            serde_json::to_string(&LostUntil::Registered).unwrap(),
+            r#""registered""#
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ::volume::pool::{KeysInspection, KeysVersion};
 
-use super::keys::{registrations, replicas, reservation};
+use super::keys::{lost_until, registrations, replicas, reservation};
 use super::{Operations, explain, lock};
-use crate::control::model::{Keys, KeysCopy, KeysRecovery};
+use crate::control::model::{Keys, KeysCopy, KeysRecovery, LostUntil};
 use crate::events::{Operator, What};
 use crate::failure::Failure;
 
@@ -29,12 +29,13 @@ impl Operations {
         present(volume, from, inspection)
     }
 
+    /// Goes on from the copy of the keys on `from`, lost `until` what ends that; without it an end is put to that at once.
     pub(super) fn keys_recover(
         &self,
         volume: &str,
         from: &str,
         proof: u64,
-        clear: bool,
+        until: Option<LostUntil>,
         operator: &Operator,
     ) -> Result<Keys, Failure> {
         let _shared = self.shared()?;
@@ -46,9 +47,15 @@ impl Operations {
         let before = self.volume(volume)?;
         let (target, lun) = (Arc::clone(&self.target), before.lun());
         self.run(move || async move { target.remove_logical_unit(lun).await })?;
+        // What is cleared in a moment must not end by itself before.
+        let lost_until = match until {
+            Some(LostUntil::Registered) => reservation::LostUntil::Registered,
+            Some(LostUntil::Replaced) | None => reservation::LostUntil::Replaced,
+        };
         // The pool looks once more, and refuses when it finds anything else than what was shown.
-        let recovered =
-            self.run(move || async move { pool.keys_recover(&owned, &device, proof).await })?;
+        let recovered = self.run(move || async move {
+            pool.keys_recover(&owned, &device, proof, lost_until).await
+        })?;
         let recovered = match recovered {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -63,6 +70,7 @@ impl Operations {
             volume: volume.to_owned(),
             device: from.to_owned(),
             copy_sequence: shown.chosen.sequence,
+            until,
             by: operator.clone(),
         });
         self.serve(recovered).map_err(|failure| {
@@ -71,7 +79,7 @@ impl Operations {
             ))
             .advise("restart the daemon")
         })?;
-        if clear {
+        if until.is_none() {
             self.end_lost_information(volume)?;
         }
         self.keys(volume)
@@ -155,6 +163,7 @@ fn copy(version: &KeysVersion) -> Result<KeysCopy, Failure> {
         devices: version.devices.clone(),
         sequence: version.sequence,
         generation: state.generation,
+        lost_until: lost_until(state),
         reservation: reservation(state),
         registrations: registrations(state),
     })

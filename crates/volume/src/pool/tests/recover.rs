@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use reservation::{Lost, LostUntil};
+
 use super::*;
 use crate::sim::Stop;
 
@@ -31,6 +33,14 @@ async fn commit(volume: &Volume<SimDevice>, generation: u32) {
 
 async fn loaded(volume: &Volume<SimDevice>) -> State {
     volume.private_region().unwrap().load().await.unwrap()
+}
+
+/// As right after a recovery that waits for registrations made anew.
+fn everything_is_recovered(state: &State) -> bool {
+    let lost = Lost::UntilRegistered {
+        recovered: state.registrants.keys().cloned().collect(),
+    };
+    state.lost == Some(lost)
 }
 
 fn generations(inspection: &KeysInspection) -> Vec<(Vec<&str>, u32)> {
@@ -74,14 +84,19 @@ fn a_minority_is_shown_and_chosen_and_never_contradicted_by_what_comes_back() {
             ("x", token),
         ] {
             assert!(matches!(
-                pool.keys_recover("v", from, token).await,
+                pool.keys_recover("v", from, token, LostUntil::Registered)
+                    .await,
                 Err(PoolError::KeysNotThere { .. })
             ));
         }
-        let volume = pool.keys_recover("v", "d2", token).await.unwrap();
+        let volume = pool
+            .keys_recover("v", "d2", token, LostUntil::Registered)
+            .await
+            .unwrap();
         assert_eq!(volume.fault(), None);
         let state = loaded(&volume).await;
-        assert!(state.lost && state.registrants.len() == 1);
+        assert_eq!(state.registrants.len(), 1);
+        assert!(everything_is_recovered(&state));
         let on: BTreeSet<Uuid> = volume
             .record()
             .keys
@@ -94,7 +109,8 @@ fn a_minority_is_shown_and_chosen_and_never_contradicted_by_what_comes_back() {
             "the only one of the named devices that is there"
         );
         assert!(matches!(
-            pool.keys_recover("v", "d2", token).await,
+            pool.keys_recover("v", "d2", token, LostUntil::Registered)
+                .await,
             Err(PoolError::KeysHaveQuorum { .. })
         ));
         drop(pool);
@@ -105,7 +121,7 @@ fn a_minority_is_shown_and_chosen_and_never_contradicted_by_what_comes_back() {
             let volume = pool.volume("v").unwrap();
             assert_eq!(volume.fault().is_none(), disks.contains(&2), "{disks:?}");
             if disks.contains(&2) {
-                assert!(loaded(&volume).await.lost);
+                assert!(everything_is_recovered(&loaded(&volume).await));
             }
         }
     });
@@ -119,7 +135,9 @@ fn a_crash_in_a_recovery_leaves_everything_as_it_was_or_the_volume_served() {
         let pool = open(&world, &[2, 3, 4]).await.unwrap();
         let token = pool.keys_inspect("v").await.unwrap().versions[0].token;
         world.record();
-        pool.keys_recover("v", "d2", token).await.unwrap();
+        pool.keys_recover("v", "d2", token, LostUntil::Registered)
+            .await
+            .unwrap();
         world.mark(1);
         token
     });
@@ -132,15 +150,18 @@ fn a_crash_in_a_recovery_leaves_everything_as_it_was_or_the_volume_served() {
             let volume = pool.volume("v").unwrap();
             if volume.fault().is_none() {
                 after += 1;
-                assert!(loaded(&volume).await.lost);
+                assert!(everything_is_recovered(&loaded(&volume).await));
                 return;
             }
             before += 1;
             assert_eq!(mark, None, "it was answered and is not there");
             let said = pool.keys_inspect("v").await.unwrap();
             assert_eq!(said.versions[0].token, token);
-            let volume = pool.keys_recover("v", "d2", token).await.unwrap();
-            assert!(loaded(&volume).await.lost);
+            let volume = pool
+                .keys_recover("v", "d2", token, LostUntil::Registered)
+                .await
+                .unwrap();
+            assert!(everything_is_recovered(&loaded(&volume).await));
         });
     });
     assert!(before > 10 && after > 0, "{before} before, {after} after");
@@ -182,10 +203,14 @@ fn a_fork_is_shown_with_both_sides_and_either_can_be_chosen() {
                 .map(|version| version.token)
                 .next()
                 .unwrap();
-            let volume = pool.keys_recover("v", chosen, token).await.unwrap();
+            let volume = pool
+                .keys_recover("v", chosen, token, LostUntil::Registered)
+                .await
+                .unwrap();
             let state = loaded(&volume).await;
             let expected = if chosen == "d0" { 20 } else { 10 };
-            assert_eq!((state.generation, state.lost), (expected, true));
+            assert_eq!(state.generation, expected);
+            assert!(everything_is_recovered(&state));
         });
     }
 }
@@ -213,14 +238,17 @@ fn what_was_served_and_lost_its_quorum_is_recovered_too() {
             inner.devices[&record.uuid].fail("dead");
         }
         let token = said.versions[0].token;
-        let new = pool.keys_recover("v", "d2", token).await.unwrap();
+        let new = pool
+            .keys_recover("v", "d2", token, LostUntil::Registered)
+            .await
+            .unwrap();
         assert!(
             Arc::ptr_eq(&new, &volume),
             "its data is served all the time"
         );
         let on: Vec<Uuid> = new.record().keys.iter().map(|k| k.extent.device).collect();
         assert_eq!(on.len(), 1);
-        assert!(loaded(&new).await.lost);
+        assert!(everything_is_recovered(&loaded(&new).await));
         commit(&new, 5).await;
         new.write(0, vec![5; 4096].into()).await.unwrap();
         drop((new, volume, pool));
@@ -248,7 +276,11 @@ fn a_recovery_that_fails_leaves_a_served_volume_as_it_was() {
         let token = pool.keys_inspect("v").await.unwrap().versions[0].token;
         // The only device that is left cannot be written: it is no majority of anything.
         world.fail(2, false, true, false);
-        assert!(pool.keys_recover("v", "d2", token).await.is_err());
+        assert!(
+            pool.keys_recover("v", "d2", token, LostUntil::Registered)
+                .await
+                .is_err()
+        );
         for disk in [0, 1] {
             world.revive(disk);
         }

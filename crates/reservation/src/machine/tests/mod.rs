@@ -1,5 +1,7 @@
 //! What the snapshots and the oracle do not show well: limits, events, and what matters most to a fence.
 
+mod lost;
+
 use super::*;
 use crate::command::{PersistentReserveOut, RegisterAndMove};
 use crate::effects::UnitAttention;
@@ -325,73 +327,6 @@ fn power_on_keeps_what_aptpl_or_the_volume_says() {
     lu.persistent.aptpl = true;
     kept.persistent.aptpl = true;
     assert_eq!(power_on(&lu, false).state, kept);
-}
-
-#[test]
-fn losing_information_shuts_everyone_out_until_it_is_replaced() {
-    let lost = apply(&registered(3), &Event::InformationLost);
-    assert!(lost.effects.persist);
-    assert!((0..4).all(|number| lost.effects.narrowed.includes(&nexus(number, 1))));
-    let again = apply(&lost.state, &Event::InformationLost);
-    assert_eq!(
-        again,
-        Step {
-            state: lost.state.clone(),
-            effects: Effects::default()
-        }
-    );
-
-    let refused = step(
-        &lost.state,
-        &TOPOLOGY,
-        &nexus(0, 1),
-        &register(5, |out| out.reservation_key = 1000),
-    );
-    assert_eq!(refused, Err(Reject::ReservationInformationLost));
-    assert_eq!(
-        admit(&lost.state, &nexus(0, 1), 0x5f, 0x00),
-        Err(Reject::ReservationInformationLost),
-        "known from the CDB alone"
-    );
-    let replace = out(
-        ServiceAction::ReplaceLostReservation,
-        0,
-        5,
-        ReservationType::WriteExclusive,
-    );
-    let replaced = run(lost.state, &nexus(9, 2), &replace).state.persistent;
-    assert!(!replaced.lost);
-    assert_eq!(
-        replaced.registrants.keys().collect::<Vec<_>>(),
-        [&nexus(9, 2)]
-    );
-    assert!(replaced.is_holder(&nexus(9, 2)));
-    assert_eq!(replaced.generation, 0);
-}
-
-/// docs/decisions/0005: guests that know only REGISTER need an operator to end the condition.
-#[test]
-fn an_operator_ends_the_lost_condition_as_clear_does() {
-    let lu = registered(3);
-    let nothing = apply(&lu, &Event::LossAccepted);
-    assert_eq!(
-        (nothing.state, nothing.effects),
-        (lu.clone(), Effects::default())
-    );
-    let lost = apply(&lu, &Event::InformationLost).state;
-    let ended = apply(&lost, &Event::LossAccepted);
-    let state = &ended.state.persistent;
-    assert!(!state.lost && state.registrants.is_empty() && state.reservation.is_none());
-    assert_eq!(state.generation, lu.persistent.generation.wrapping_add(1));
-    assert!(ended.effects.persist && ended.effects.narrowed.is_empty());
-    let told: Vec<_> = ended
-        .effects
-        .unit_attentions
-        .iter()
-        .map(|(_, what)| *what)
-        .collect();
-    assert_eq!(told, [UnitAttention::ReservationsPreempted; 3]);
-    run(ended.state, &nexus(0, 1), &register(5, |_| {}));
 }
 
 /// docs/decisions/0004: with ALL_TG_PT the other ports of the initiator are registered, changed and unregistered with
