@@ -20,14 +20,18 @@ use crate::block_device::{Allocation, BlockDevice};
 pub struct SimDevice {
     world: SimWorld,
     disk: usize,
+    /// The disk's connection when this handle was made.
+    connection: u64,
     counts: Arc<Counts>,
 }
 
 impl SimDevice {
     pub(super) fn new(world: SimWorld, disk: usize) -> SimDevice {
+        let connection = world.inner.lock().disks[disk].connection;
         SimDevice {
             world,
             disk,
+            connection,
             counts: Arc::default(),
         }
     }
@@ -57,11 +61,8 @@ impl SimDevice {
     }
 
     async fn run(&self, task: Task, buf: Option<BytesMut>) -> (io::Result<()>, Option<BytesMut>) {
-        let number = self
-            .world
-            .inner
-            .lock()
-            .begin(self.disk, &self.counts, task, buf);
+        let at = (self.disk, self.connection);
+        let number = self.world.inner.lock().begin(at, &self.counts, task, buf);
         Running {
             world: &self.world,
             number,
@@ -199,7 +200,7 @@ impl BlockDevice for SimDevice {
         self.check(offset_bytes, length_bytes, 0)?;
         let inner = self.world.inner.lock();
         let disk = &inner.disks[self.disk];
-        if disk.dead || disk.fail_reads {
+        if disk.dead || disk.fail_reads || disk.connection != self.connection {
             return Err(failure());
         }
         Ok(disk.image.allocation(offset_bytes, length_bytes))

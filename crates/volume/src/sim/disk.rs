@@ -35,8 +35,12 @@ pub(super) struct Disk {
     pub(super) fuse: Option<u64>,
     pub(super) faults: Vec<Fault>,
     pub(super) dead: bool,
+    /// Counts its power cycles: what had it open before finds nobody there.
+    pub(super) connection: u64,
     /// Latencies are so many times the usual ones.
     pub(super) slowness: u32,
+    /// One change in so many takes very long; 0 for none.
+    pub(super) stragglers: u64,
 }
 
 /// What an operation is to do.
@@ -73,12 +77,19 @@ impl Disk {
             fuse: None,
             faults: Vec::new(),
             dead: false,
+            connection: 0,
             slowness: 1,
+            stragglers: 0,
         }
     }
 
-    /// Decides what becomes of `task`.
-    pub(super) fn fate(&mut self, task: &Task, touched: Option<&Range<u64>>) -> Fate {
+    /// Decides what becomes of `task`, which comes through a handle of this connection.
+    pub(super) fn fate(
+        &mut self,
+        task: &Task,
+        connection: u64,
+        touched: Option<&Range<u64>>,
+    ) -> Fate {
         let mut kind = Operations {
             reads: false,
             writes: false,
@@ -100,7 +111,7 @@ impl Disk {
                 self.fail_flushes
             }
         };
-        if fails || self.dead {
+        if fails || self.dead || self.connection != connection {
             return Fate::Met(Effect::Error);
         }
         match super::fault::met(&mut self.faults, kind, touched) {
@@ -169,6 +180,31 @@ impl Disk {
         });
     }
 
+    /// A flush of what had completed at `since` failed: some of it will never be durable.
+    pub(super) fn lose_some(&mut self, since: u64, random: &mut Random) {
+        self.cached.retain(|cached| {
+            let covered = cached.completed.is_some_and(|tick| tick <= since);
+            !covered || random.one_in(2)
+        });
+    }
+
+    /// What was lost is not to be seen any more.
+    pub(super) fn forget(&mut self) {
+        self.image = self.durable.clone();
+        for cached in &self.cached {
+            cached.change.apply(&mut self.image);
+        }
+    }
+
+    /// The disk alone loses power and gets it again.
+    pub(super) fn power_cycle(&mut self, random: &mut Random) {
+        self.image = self.after_power_cut(&[], random);
+        self.durable = self.image.clone();
+        self.cached.clear();
+        self.dead = false;
+        self.connection += 1;
+    }
+
     /// What a power cut leaves: everything durable, and of the rest, and of what had not landed yet (`under_way`), any
     /// part in any order.
     pub(super) fn after_power_cut(&self, under_way: &[Change], random: &mut Random) -> Image {
@@ -197,7 +233,9 @@ impl Disk {
         Disk {
             faults: self.faults.clone(),
             dead: self.dead,
+            connection: self.connection,
             slowness: self.slowness,
+            stragglers: self.stragglers,
             ..Disk::new(self.size_bytes, self.alignment_bytes, image)
         }
     }

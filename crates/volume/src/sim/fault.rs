@@ -10,6 +10,10 @@ pub enum Effect {
     Error,
     /// It fails, and a write or zeroes may have been done in part.
     ErrorInPart,
+    /// A flush fails, and some of what it was to make durable never will be: the kernel tells of a lost write once. What
+    /// the disk's cache shows stays until [`SimWorld::forget`](super::SimWorld::forget) or a crash. For other
+    /// operations as [`Effect::Error`].
+    ErrorAndLoss,
     /// It does not end for this long, for ever with `None` (until [`SimWorld::resume`](super::SimWorld::resume)); what
     /// it was to write lands when the hang ends, also when nobody waits for it any more.
     Hang(Option<Duration>),

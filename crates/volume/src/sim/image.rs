@@ -98,6 +98,17 @@ impl Image {
         None
     }
 
+    /// Calls `look` with each block of 4096 bytes in a range of such blocks that was ever written.
+    pub(super) fn each_written(&self, range: Range<u64>, mut look: impl FnMut(u64, &[u8])) {
+        let chunks = range.start.div_ceil(CHUNK_BYTES)..range.end / CHUNK_BYTES;
+        if chunks.is_empty() {
+            return;
+        }
+        for (at, chunk) in self.chunks.range(chunks) {
+            look(at * CHUNK_BYTES, &chunk[..]);
+        }
+    }
+
     pub(super) fn allocation(&self, offset_bytes: u64, length_bytes: u64) -> Allocation {
         let at = offset_bytes / CHUNK_BYTES;
         let end = (offset_bytes + length_bytes).div_ceil(CHUNK_BYTES);

@@ -23,9 +23,10 @@ mod operation;
 mod random;
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,6 +60,8 @@ pub struct Landing<'a> {
     pub disk: usize,
     /// First byte.
     pub offset_bytes: u64,
+    /// How many bytes.
+    pub length_bytes: u64,
     /// The data; `None` for zeroes.
     pub data: Option<&'a [u8]>,
 }
@@ -75,6 +78,10 @@ struct Inner {
     timers: BTreeMap<(Duration, u64), Timer>,
     operations: BTreeMap<u64, Operation>,
     sleepers: BTreeMap<u64, Option<Waker>>,
+    /// Writes and zeroings that have landed on any disk.
+    landed: u64,
+    /// Who waits for how many of them.
+    watchers: Vec<(u64, Waker)>,
     next_number: u64,
     observer: Option<Observer>,
     log: Vec<Event>,
@@ -114,6 +121,8 @@ impl SimWorld {
                 timers: BTreeMap::new(),
                 operations: BTreeMap::new(),
                 sleepers: BTreeMap::new(),
+                landed: 0,
+                watchers: Vec::new(),
                 next_number: 0,
                 observer: None,
                 log: Vec::new(),
@@ -170,6 +179,7 @@ impl SimWorld {
                     Stop::PowerCut => disk.restarted(disk.after_power_cut(&under_way, &mut random)),
                     Stop::Kill => {
                         let mut disk = disk.clone();
+                        disk.forget();
                         for change in under_way {
                             if let Some(left) = change.left_by_kill(&mut random) {
                                 disk.land(u64::MAX, left);
@@ -193,6 +203,12 @@ impl SimWorld {
     /// Current content of a disk, its cache included.
     pub fn image(&self, disk: usize) -> Image {
         self.inner.lock().disks[disk].image.clone()
+    }
+
+    /// Calls `look` with each block of a disk in this range that was ever written, its cache included: first byte and
+    /// content. It must not call the world.
+    pub fn each_written(&self, disk: usize, range: Range<u64>, look: impl FnMut(u64, &[u8])) {
+        self.inner.lock().disks[disk].image.each_written(range, look);
     }
 
     /// Writes into a disk from outside, past its failures and history; durable at once.
@@ -246,6 +262,11 @@ impl SimWorld {
         self.inner.lock().disks[disk].slowness = times;
     }
 
+    /// From now on one write or zeroing in `one_in` takes as long as hundreds of others; none with 0.
+    pub fn stragglers(&self, disk: usize, one_in: u64) {
+        self.inner.lock().disks[disk].stragglers = one_in;
+    }
+
     /// Kills a disk: what is in flight fails (writes may have landed in part), and everything later.
     pub fn die(&self, disk: usize) {
         let mut inner = self.inner.lock();
@@ -256,6 +277,21 @@ impl SimWorld {
     /// Brings a dead disk back with what it held.
     pub fn revive(&self, disk: usize) {
         self.inner.lock().disks[disk].dead = false;
+    }
+
+    /// The disk alone loses power and gets it again: what was not flushed is lost, torn or there, what is in flight fails, and
+    /// so does everything through handles that were made before. A dead disk is alive then.
+    pub fn power_cycle(&self, disk: usize) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        inner.fail_all(disk);
+        inner.cut_off(disk);
+        inner.disks[disk].power_cycle(&mut inner.random);
+    }
+
+    /// What a flush lost ([`Effect::ErrorAndLoss`]) is not to be seen any more, as when the cache is read anew.
+    pub fn forget(&self, disk: usize) {
+        self.inner.lock().disks[disk].forget();
     }
 
     /// Whether a disk is dead.
@@ -284,6 +320,20 @@ impl SimWorld {
     /// world.
     pub fn observe(&self, observer: impl FnMut(Landing<'_>) + Send + 'static) {
         self.inner.lock().observer = Some(Box::new(observer));
+    }
+
+    /// Waits until `more` writes or zeroings have landed on the disks from now on: a moment at which something has just
+    /// happened, however seldom that is.
+    pub fn landings(&self, more: u64) -> impl Future<Output = ()> {
+        let until = self.inner.lock().landed + more;
+        poll_fn(move |context| {
+            let mut inner = self.inner.lock();
+            if inner.landed >= until {
+                return Poll::Ready(());
+            }
+            inner.watchers.push((until, context.waker().clone()));
+            Poll::Pending
+        })
     }
 
     /// The time now.

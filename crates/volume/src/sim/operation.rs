@@ -50,6 +50,8 @@ pub(super) struct Operation {
 }
 
 const USUAL_MICROSECONDS: u64 = 200;
+/// How many times longer than others a straggler takes: a tenth of a second, when much else has happened meanwhile.
+const STRAGGLER_TIMES: u64 = 200;
 
 impl Inner {
     fn number(&mut self) -> u64 {
@@ -74,7 +76,7 @@ impl Inner {
     /// Gives an operation to a disk; its number.
     pub(super) fn begin(
         &mut self,
-        disk: usize,
+        (disk, connection): (usize, u64),
         counts: &Arc<Counts>,
         mut task: Task,
         buf: Option<BytesMut>,
@@ -87,12 +89,12 @@ impl Inner {
             Task::Change(change) => Some(change.range()),
             Task::Flush => None,
         };
-        let fate = self.disks[disk].fate(&task, touched.as_ref());
+        let fate = self.disks[disk].fate(&task, connection, touched.as_ref());
         if let (Task::Change(change), Fate::Met(effect)) = (&mut task, &fate) {
             self.spoil(disk, change, effect);
         }
         if let Task::Change(change) = &task
-            && !matches!(fate, Fate::Met(Effect::Error | Effect::Lose))
+            && !matches!(fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose))
         {
             let change = change.clone();
             self.log(Event::Begin {
@@ -138,7 +140,7 @@ impl Inner {
                     *data = Bytes::from(wrong);
                 }
             }
-            Effect::Error | Effect::Hang(_) | Effect::Lose => {}
+            Effect::Error | Effect::ErrorAndLoss | Effect::Hang(_) | Effect::Lose => {}
         }
     }
 
@@ -163,6 +165,10 @@ impl Inner {
         let mut latency = self.random.within(usual / 10..usual * 2);
         if self.random.one_in(50) {
             latency *= 20;
+        }
+        let stragglers = self.disks[disk].stragglers;
+        if matches!(task, Task::Change(_)) && stragglers > 0 && self.random.one_in(stragglers) {
+            latency *= STRAGGLER_TIMES;
         }
         let lands_after = self.random.below(latency + 1);
         self.timer(
@@ -193,13 +199,15 @@ impl Inner {
                 }
             }
             Task::Change(change) => {
-                if matches!(operation.fate, Fate::Met(Effect::Error | Effect::Lose)) {
+                if matches!(operation.fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose)) {
                     return;
                 }
                 if let Some(observer) = &mut self.observer {
+                    let range = change.range();
                     observer(Landing {
                         disk,
-                        offset_bytes: change.range().start,
+                        offset_bytes: range.start,
+                        length_bytes: range.end - range.start,
                         data: match change {
                             Change::Write { data, .. } => Some(data),
                             Change::Zero { .. } => None,
@@ -207,6 +215,14 @@ impl Inner {
                     });
                 }
                 self.disks[disk].land(number, change.clone());
+                self.landed += 1;
+                let landed = self.landed;
+                self.watchers.retain(|(until, waker)| {
+                    if *until <= landed {
+                        waker.wake_by_ref();
+                    }
+                    *until > landed
+                });
                 self.log(Event::Land {
                     disk,
                     operation: number,
@@ -226,9 +242,10 @@ impl Inner {
         let disk = operation.disk;
         let failed = matches!(
             operation.fate,
-            Fate::Met(Effect::Error | Effect::ErrorInPart)
+            Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::ErrorInPart)
         );
         let lost = operation.fate == Fate::Met(Effect::Lose);
+        let loses = operation.fate == Fate::Met(Effect::ErrorAndLoss);
         operation.result = Some(if failed { Err(failure()) } else { Ok(()) });
         operation.counts.in_flight.fetch_sub(1, Ordering::SeqCst);
         let (waker, since) = (operation.waker.take(), operation.since);
@@ -247,6 +264,8 @@ impl Inner {
                 disk,
                 operation: number,
             });
+        } else if is_flush && loses {
+            self.disks[disk].lose_some(since, &mut self.random);
         } else if is_flush && !failed && !lost {
             self.disks[disk].flushed(since);
             self.log(Event::Flush { disk, since });
@@ -310,6 +329,16 @@ impl Inner {
         }
     }
 
+    /// What is in flight on a disk never reaches it.
+    pub(super) fn cut_off(&mut self, disk: usize) {
+        for number in self.of_disk(disk) {
+            if let Some(operation) = self.operations.get_mut(&number) {
+                operation.landed = true;
+                operation.fate = Fate::Met(Effect::Error);
+            }
+        }
+    }
+
     /// Ends soon what hangs on a disk.
     pub(super) fn resume(&mut self, disk: usize) {
         for number in self.of_disk(disk) {
@@ -333,7 +362,7 @@ impl Inner {
     /// Changes that were given to a disk and have not landed.
     pub(super) fn under_way(&self, disk: usize) -> impl Iterator<Item = &Change> {
         self.operations.values().filter_map(move |operation| {
-            let lands = !matches!(operation.fate, Fate::Met(Effect::Error | Effect::Lose));
+            let lands = !matches!(operation.fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose));
             match &operation.task {
                 Task::Change(change) if operation.disk == disk && !operation.landed && lands => {
                     Some(change)

@@ -326,3 +326,82 @@ fn every_crash_of_a_scheduled_history_has_what_was_flushed() {
     assert_eq!(points, 25 * 4);
     assert!(newer > 0);
 }
+
+#[test]
+fn a_disk_that_lost_power_has_what_was_flushed_and_must_be_opened_anew() {
+    let (mut lost, mut kept) = (0, 0);
+    for seed in 0..40 {
+        let (world, old) = disk(seed);
+        world.run(async {
+            old.write(0, data(1, 512)).await.unwrap();
+            old.flush().await.unwrap();
+            old.write(0, data(2, 512)).await.unwrap();
+            let mut late = Box::pin(old.write(4096, data(3, 512)));
+            assert!(poll_once(&mut late).await.is_none());
+            world.power_cycle(0);
+            assert!(late.await.is_err(), "it was in flight");
+            assert!(old.flush().await.is_err(), "the old handle is of no use");
+            let new = world.device(0);
+            assert_eq!(read(&new, 4096, 512).await, [0; 512]);
+            match read(&new, 0, 1).await[0] {
+                1 => lost += 1,
+                2 => kept += 1,
+                other => panic!("{other}"),
+            }
+        });
+    }
+    assert!(lost > 5 && kept > 5, "{lost} {kept}");
+}
+
+#[test]
+fn a_failed_flush_loses_for_good_what_nobody_sees_yet() {
+    let mut lost = 0;
+    for seed in 0..40 {
+        let (world, device) = disk(seed);
+        world.inject(
+            0,
+            Fault::new(Effect::ErrorAndLoss)
+                .on(Operations::FLUSHES)
+                .once(),
+        );
+        world.run(async {
+            device.write(0, data(1, 512)).await.unwrap();
+            assert!(device.flush().await.is_err());
+            device.write(512, data(2, 512)).await.unwrap();
+            device.flush().await.unwrap();
+            assert_eq!(read(&device, 0, 512).await, [1; 512], "the cache has it");
+            world.forget(0);
+            assert_eq!(read(&device, 512, 512).await, [2; 512]);
+            let found = read(&device, 0, 512).await;
+            assert!(found == [0; 512] || found == [1; 512]);
+            lost += u32::from(found == [0; 512]);
+            let cut = world.after(Stop::PowerCut, seed);
+            let mut durable = vec![0; 512];
+            cut.image(0).read(0, &mut durable);
+            assert_eq!(durable, found);
+        });
+    }
+    assert!((5..35).contains(&lost), "{lost}");
+}
+
+#[test]
+fn landings_are_waited_for_and_stragglers_come_late() {
+    let (world, device) = disk(3);
+    world.run(async {
+        let begun = world.time();
+        let mut landings = Box::pin(world.landings(2));
+        device.write(0, data(1, 512)).await.unwrap();
+        assert!(poll_once(&mut landings).await.is_none());
+        device.write(4096, data(1, 512)).await.unwrap();
+        landings.await;
+        world.stragglers(0, 1);
+        device.write(8192, data(1, 512)).await.unwrap();
+        assert!(world.time() - begun > Duration::from_millis(8));
+        let mut written = Vec::new();
+        world.each_written(0, 4096..1 << 20, |at, bytes| {
+            assert_eq!((bytes.len(), bytes[0]), (4096, 1));
+            written.push(at);
+        });
+        assert_eq!(written, [4096, 8192]);
+    });
+}
