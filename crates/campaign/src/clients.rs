@@ -25,7 +25,7 @@ use crate::volume_model::{Atomic, SECTOR, SPOT_SECTORS};
 pub async fn data_client(life: Rc<Life>) {
     loop {
         let pause = life.below(400) * life.pace();
-        life.sleep(Duration::from_micros(pause)).await;
+        life.pause(pause).await;
         if life.quiet.get() {
             return;
         }
@@ -197,9 +197,11 @@ async fn zero(life: &Life, number: u32) {
     });
     let length_bytes = (sectors.end - sectors.start) * SECTOR;
     let deallocate = !life.one_in(4);
+    life.owners.lock().zeroes(number, true);
     let result = volume
         .write_zeroes(sectors.start * SECTOR, length_bytes, deallocate)
         .await;
+    life.owners.lock().zeroes(number, false);
     let ok = ended(life, number, "unmap", result);
     life.on_volume(number, |model, now| model.end(sectors.clone(), id, ok, now));
 }
@@ -249,7 +251,7 @@ async fn read(life: &Life, number: u32) {
 pub async fn keys_client(life: Rc<Life>) {
     loop {
         let pause = life.below(1500) * life.pace();
-        life.sleep(Duration::from_micros(pause)).await;
+        life.pause(pause).await;
         if life.quiet.get() {
             return;
         }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::or;
 use volume::block_device::{BlockDevice as _, aligned_buffer};
 use volume::sim::{Effect, Fault, Operations, Random, SimWorld, Stop, spawn};
 use volume::{DeviceSource, Pool};
@@ -85,6 +86,7 @@ impl History {
         let world = SimWorld::seeded(random.bits());
         for size in &plan.disks {
             let disk = world.add(*size, plan.alignment_bytes).disk();
+            world.stragglers(disk, plan.stragglers);
             if plan.used {
                 leave_behind(&world, disk, *size);
             }
@@ -182,8 +184,8 @@ impl History {
         let life = world.run(async {
             let mut model = model;
             let mut opened = verify::open(&world, &mut model, &counters, &mut random, boot).await;
-            if let (None, Some(trouble)) = (&opened, &mut model.trouble) {
-                trouble.heal(&world);
+            if opened.is_none() && model.trouble.is_some() {
+                model.heal(&world, counters.tick());
                 opened = verify::open(&world, &mut model, &counters, &mut random, boot).await;
             }
             let Some(opened) = opened else {
@@ -205,6 +207,7 @@ impl History {
                 summary,
                 active: RefCell::default(),
                 quiet: Cell::new(false),
+                rest: Cell::new(false),
                 poisoned: RefCell::default(),
             });
             for _ in 0..plan.clients {
@@ -221,6 +224,9 @@ impl History {
                 let longest = if random.one_in(8) { 20_000 } else { 2_000 };
                 let pause = random.below(longest) * life.pace();
                 life.sleep(Duration::from_micros(pause)).await;
+                if random.one_in(12) {
+                    rest(&life, &mut random, boot).await;
+                }
                 look(&life, &mut random, boot);
                 if plan.scenarios {
                     scenario::perhaps(&life, &mut scenarios, boot);
@@ -264,6 +270,20 @@ fn judge(life: &Life) {
             ));
         }
     }
+}
+
+/// Nobody begins anything for a few seconds, so that the keeper does what it leaves for idle times. Looks at moments at which
+/// it has just written something.
+async fn rest(life: &Life, random: &mut Random, boot: u64) {
+    life.rest.set(true);
+    life.sleep(Duration::from_millis(500 + random.below(1_500)))
+        .await;
+    for _ in 0..random.within(1..4) {
+        let written = life.world.landings(random.within(1..4));
+        or(written, life.sleep(Duration::from_secs(3))).await;
+        look(life, random, boot);
+    }
+    life.rest.set(false);
 }
 
 /// What would a crash now leave? Opens it, checks it, crashes once more, and checks again.

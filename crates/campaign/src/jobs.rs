@@ -14,7 +14,8 @@ pub async fn job(life: &Life) {
     // What does without a disk in trouble must not be moved onto it.
     let trouble = life.model.borrow().trouble.is_some();
     match life.below(12) {
-        0..=7 if trouble => control(life).await,
+        0..=2 if trouble => remove_ill(life).await,
+        3..=7 if trouble => control(life).await,
         0 | 1 => add_mirror(life).await,
         2 => remove_mirror(life).await,
         3..=5 => migrate(life).await,
@@ -54,6 +55,25 @@ async fn add_mirror(life: &Life) {
     let _active = life.begin("add mirror", 0);
     let result = life.pool.volume_add_mirror(&name, &on, rate).await;
     let _ = went_well(life, "add mirror", result);
+}
+
+/// The copy on a disk in trouble goes for good: what waits there may still be written when the disk is well again.
+async fn remove_ill(life: &Life) {
+    let Some(name) = name(life) else { return };
+    let device = {
+        let model = life.model.borrow();
+        let disk = model.trouble.as_ref().map(|trouble| trouble.disk);
+        let mut devices = model.devices.iter();
+        devices
+            .find(|(_, on)| Some(**on) == disk)
+            .map(|(name, _)| name.clone())
+    };
+    let Some(device) = device else { return };
+    let _active = life.begin("remove ill mirror", 0);
+    life.owners.lock().refresh(&life.pool);
+    let which = WhichPlex::On(device);
+    let result = life.pool.volume_remove_mirror(&name, which).await;
+    let _ = went_well(life, "remove ill mirror", result);
 }
 
 async fn remove_mirror(life: &Life) {

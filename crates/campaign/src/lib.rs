@@ -7,6 +7,7 @@
 //! more and check again. Every crash that is followed by an open and a check is a *crash point*.
 #![forbid(unsafe_code)]
 
+mod between;
 mod clients;
 pub mod content;
 mod health;

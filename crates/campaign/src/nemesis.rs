@@ -108,7 +108,11 @@ async fn begin(life: &Life) {
         .collect();
     let half = life.world.device(disk);
     let middle = volume::block_device::BlockDevice::size_bytes(&*half) / 2;
-    let (kind, ill, fault) = match life.below(10) {
+    let which = life.below(10);
+    // Of a dead disk: without power, as its cache is. Of a failed flush: what the kernel tells once.
+    let loses = matches!(which, 0 | 6) && life.one_in(2);
+    let (kind, ill, fault) = match which {
+        0 if loses => ("loses power", Ill::Dead, None),
         0 => ("dies", Ill::Dead, None),
         1 => ("hangs", Ill::Hanging, None),
         2 => {
@@ -146,11 +150,15 @@ async fn begin(life: &Life) {
                     .once(),
             ),
         ),
-        6 => (
-            "flush error",
-            Ill::Faulty,
-            Some(Fault::new(Effect::Error).on(Operations::FLUSHES).once()),
-        ),
+        6 => {
+            let (kind, effect) = if loses {
+                ("flush error and loss", Effect::ErrorAndLoss)
+            } else {
+                ("flush error", Effect::Error)
+            };
+            let fault = Fault::new(effect).on(Operations::FLUSHES).once();
+            (kind, Ill::Faulty, Some(fault))
+        }
         7 => (
             "read error",
             Ill::Faulty,
@@ -171,6 +179,8 @@ async fn begin(life: &Life) {
         disk,
         tolerant,
         ill,
+        loses,
+        cut_off: false,
         lifted: None,
     });
     match (ill, fault) {
@@ -195,7 +205,7 @@ async fn begin(life: &Life) {
 pub async fn lift(life: &Life) {
     {
         let mut model = life.model.borrow_mut();
-        let Some(trouble) = &mut model.trouble else {
+        let Some(trouble) = &model.trouble else {
             return;
         };
         if trouble.lifted.is_none() {
@@ -204,7 +214,7 @@ pub async fn lift(life: &Life) {
                 life.world.time(),
                 trouble.disk
             );
-            trouble.heal(&life.world);
+            model.heal(&life.world, life.counters.tick());
         }
     }
     bring_online(life).await;
@@ -222,6 +232,7 @@ async fn bring_online(life: &Life) {
     else {
         return;
     };
+    notice(life, disk).await;
     for info in life.pool.devices().await {
         let away = info.failed.is_some() || !info.online || !info.present;
         if away && life.owners.lock().disk_of(info.uuid) == Some(disk) {
@@ -230,12 +241,50 @@ async fn bring_online(life: &Life) {
                 device: life.world.device(disk),
             };
             let result = life.pool.device_online(&info.name, source).await;
+            if result.is_ok() {
+                reopened(life);
+            }
             trace!(
                 "{:?} device online: {:?}",
                 life.world.time(),
                 result.map(|_| ())
             );
         }
+    }
+}
+
+/// A disk that was without power is noticed to be another one by the first flush of it; with nothing on it, an operator sees it.
+async fn notice(life: &Life, disk: usize) {
+    let cut_off = || {
+        let model = life.model.borrow();
+        model.trouble.as_ref().is_some_and(|trouble| trouble.cut_off)
+    };
+    if !cut_off() {
+        return;
+    }
+    let on_it = |device| life.owners.lock().disk_of(device) == Some(disk);
+    for volume in life.pool.volumes() {
+        let record = volume.record();
+        let mut extents = record.extents().map(|extent| extent.device);
+        if volume.fault().is_none() && extents.any(on_it) {
+            let flushed = volume.flush().await;
+            trace!("  flush of {}: {flushed:?}", record.name);
+        }
+    }
+    let devices = life.pool.devices().await;
+    match devices.iter().find(|info| on_it(info.uuid)) {
+        Some(info) if info.online && info.failed.is_none() => {
+            let failed = life.pool.device_fail(&info.name).await;
+            trace!("  device fail of {}: {failed:?}", info.name);
+        }
+        Some(_) => {}
+        None => reopened(life),
+    }
+}
+
+fn reopened(life: &Life) {
+    if let Some(trouble) = &mut life.model.borrow_mut().trouble {
+        trouble.cut_off = false;
     }
 }
 
@@ -248,6 +297,7 @@ pub async fn end_if_healthy(life: &Life) {
         };
         let active = life.active.borrow();
         life.world.going_wrong(trouble.disk) == 0
+            && !trouble.cut_off
             && active.values().all(|(.., since)| *since > lifted)
     };
     let lifted = life.model.borrow().trouble.as_ref().is_some_and(over);

@@ -1,7 +1,6 @@
 //! An operator: creates, grows, deletes and moves things while clients work.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use volume::config::{Access, BlockSize, Persist};
 use volume::pool::{LayoutRequest, PoolErrorKind};
@@ -20,7 +19,7 @@ const MIB: u64 = 1 << 20;
 pub async fn operator(life: Rc<Life>) {
     loop {
         let pause = life.below(6000) * life.pace();
-        life.sleep(Duration::from_micros(pause)).await;
+        life.pause(pause).await;
         if life.quiet.get() {
             return;
         }

@@ -22,6 +22,10 @@ pub struct Owners {
     /// The records as last seen, and every extent that a volume ever had since the pool was opened.
     seen: BTreeMap<Uuid, Arc<VolumeRecord>>,
     past: BTreeMap<u32, Vec<Extent>>,
+    /// Runs that no record has and that were zeroed since one had them: they were given back, and may be given to others.
+    given_back: Vec<Extent>,
+    /// Clients' zeroings under way, by volume: they may be on their way to what the volume had a moment ago.
+    zeroing: BTreeMap<u32, usize>,
     /// What was found wrong.
     pub violation: Option<String>,
 }
@@ -53,6 +57,12 @@ pub fn locate(plex: &Plex, at: u64) -> Option<(Uuid, u64)> {
         within -= extent.length_bytes;
     }
     None
+}
+
+fn overlap(a: &Extent, b: &Extent) -> bool {
+    a.device == b.device
+        && a.offset_bytes < b.offset_bytes + b.length_bytes
+        && b.offset_bytes < a.offset_bytes + a.length_bytes
 }
 
 fn holds(extent: &Extent, device: Uuid, offset_bytes: u64) -> bool {
@@ -88,6 +98,7 @@ impl Owners {
                     if !past.contains(extent) {
                         past.push(*extent);
                     }
+                    self.given_back.retain(|given| !overlap(given, extent));
                 }
             }
             now.insert(record.uuid, record);
@@ -95,9 +106,48 @@ impl Owners {
         self.seen = now;
     }
 
+    /// A client zeroes something of a volume, or has.
+    pub fn zeroes(&mut self, number: u32, begins: bool) {
+        let count = self.zeroing.entry(number).or_default();
+        *count = if begins {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+    }
+
+    fn device_of(&self, disk: usize) -> Option<Uuid> {
+        let mut known = self.disks.iter();
+        known.find(|(_, d)| **d == disk).map(|(uuid, _)| *uuid)
+    }
+
+    /// Zeroes landed: where no record has the place, whoever had it was done with it.
+    fn zeroed(&mut self, pool: &Pool<SimDevice>, landing: Landing<'_>) {
+        let Some(device) = self.device_of(landing.disk) else {
+            return;
+        };
+        self.refresh(pool);
+        let run = Extent {
+            device,
+            offset_bytes: landing.offset_bytes,
+            length_bytes: landing.length_bytes,
+        };
+        let overlaps = |extent: &Extent| overlap(extent, &run);
+        let mut owned = self.seen.values().flat_map(|record| record.extents());
+        let a_client = self.past.iter().any(|(number, past)| {
+            self.zeroing.get(number).is_some_and(|count| *count > 0) && past.iter().any(overlaps)
+        });
+        if !owned.any(overlaps) && !a_client && !self.given_back.contains(&run) {
+            self.given_back.push(run);
+        }
+    }
+
     /// Looks at what lands.
     fn landing(&mut self, pool: &Pool<SimDevice>, landing: Landing<'_>) {
-        let Some(data) = landing.data else { return };
+        let Some(data) = landing.data else {
+            self.zeroed(pool, landing);
+            return;
+        };
         let mut fresh = false;
         for (index, bytes) in data.chunks_exact(SECTOR as usize).enumerate() {
             if !content::is_tagged(bytes) || self.violation.is_some() {
@@ -132,12 +182,7 @@ impl Owners {
     }
 
     fn judge(&self, disk: usize, at: u64, number: u32, sector: u64) -> Option<String> {
-        let Some(device) = self
-            .disks
-            .iter()
-            .find(|(_, d)| **d == disk)
-            .map(|(uuid, _)| *uuid)
-        else {
+        let Some(device) = self.device_of(disk) else {
             // It was added a moment ago.
             return None;
         };
@@ -179,7 +224,12 @@ impl Owners {
             .past
             .get(&number)
             .is_some_and(|past| past.iter().any(|extent| holds(extent, device, at)));
-        (!past).then(|| "that belongs to nobody".into())
+        if !past {
+            return Some("that belongs to nobody".into());
+        }
+        let mut given_back = self.given_back.iter();
+        let late = given_back.any(|extent| holds(extent, device, at));
+        late.then(|| "that was the volume's and was given back".into())
     }
 }
 

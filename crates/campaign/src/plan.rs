@@ -40,6 +40,8 @@ pub struct Plan {
     pub volumes: usize,
     /// The disks were used before: what nobody wrote is not zero.
     pub used: bool,
+    /// One write in so many takes very long; 0 for none.
+    pub stragglers: u64,
     /// Disks get into trouble.
     pub troubles: bool,
     /// Other futures than a crash at home are looked at.
@@ -67,6 +69,7 @@ impl Plan {
             scenarios: plant.is_none(),
             plant,
             used: random.one_in(2),
+            stragglers: [0, 0, 100, 400][random.below(4) as usize],
         }
     }
 }

@@ -27,6 +27,8 @@ struct Candidate {
     acknowledged: Option<Moment>,
     /// A read returned it, at this moment.
     seen: Option<Moment>,
+    /// It was under way when a disk lost what it had: of a part that was done before nothing is certain.
+    straddles: bool,
 }
 
 /// One sector.
@@ -35,6 +37,8 @@ pub struct Register {
     /// All that may be found after a power cut, and what may be read now.
     candidates: Vec<Candidate>,
     last_begun: Moment,
+    /// When a disk lost what it had not made durable; 0 for never.
+    lost: Moment,
     /// Values that began lately, with their moments, also those that are superseded by now.
     lately: Vec<(Value, Moment)>,
     /// The pool was opened since the last write began: what is read is durable.
@@ -52,8 +56,10 @@ impl Default for Register {
                 ended: Some(0),
                 acknowledged: Some(0),
                 seen: None,
+                straddles: false,
             }],
             last_begun: 0,
+            lost: 0,
             lately: Vec::new(),
             clean: false,
         }
@@ -93,6 +99,7 @@ impl Register {
             ended: None,
             acknowledged: None,
             seen: None,
+            straddles: false,
         });
         self.last_begun = now;
         if self.lately.len() >= LATELY {
@@ -107,7 +114,8 @@ impl Register {
         for candidate in &mut self.candidates {
             if candidate.id == id && candidate.ended.is_none() {
                 candidate.ended = Some(now);
-                candidate.acknowledged = acknowledged.then_some(now);
+                let certain = acknowledged && !candidate.straddles;
+                candidate.acknowledged = certain.then_some(now);
             }
         }
     }
@@ -137,7 +145,8 @@ impl Register {
     /// A read that began with `allowed` returned `value`; whether it may.
     pub fn read(&mut self, allowed: &Allowed, value: Value, id: u64, now: Moment) -> bool {
         let since = |(begun, at): &(Value, Moment)| *begun == value && *at > allowed.at;
-        let may = allowed.values.contains(&value) || self.lately.iter().any(since);
+        let lost = self.lost > allowed.at && self.candidates.iter().any(|c| c.value == value);
+        let may = lost || allowed.values.contains(&value) || self.lately.iter().any(since);
         if allowed.quiet && self.last_begun < allowed.at {
             let settled = Candidate {
                 value,
@@ -146,6 +155,7 @@ impl Register {
                 ended: Some(now),
                 acknowledged: Some(now),
                 seen: Some(now),
+                straddles: false,
             };
             let alone = self.candidates.iter().all(|c| c.value == value);
             if alone || self.clean {
@@ -161,15 +171,26 @@ impl Register {
         may
     }
 
-    /// The program stopped. After a power cut nothing that was not durable is certain.
-    pub fn stopped(&mut self, power_cut: bool, now: Moment) {
+    /// The program stopped. When something `loses`, as a power cut does, nothing that was not durable is certain.
+    pub fn stopped(&mut self, loses: bool, now: Moment) {
         for candidate in &mut self.candidates {
             candidate.ended.get_or_insert(now);
-            if power_cut {
+            if loses {
                 candidate.acknowledged = None;
                 candidate.seen = None;
             }
         }
+        self.clean = false;
+    }
+
+    /// A disk without which the volume cannot do lost what was not durable there; whoever uses the volume met an error.
+    pub fn lost(&mut self, now: Moment) {
+        for candidate in &mut self.candidates {
+            candidate.acknowledged = None;
+            candidate.seen = None;
+            candidate.straddles = candidate.ended.is_none();
+        }
+        self.lost = now;
         self.clean = false;
     }
 
@@ -279,5 +300,28 @@ mod tests {
         assert!(!may(&register, 0, 6) && !may(&register, 1, 6));
         let allowed = register.allowed(6);
         assert!(!register.read(&allowed, 1, 9, 7));
+    }
+
+    #[test]
+    fn what_a_disk_lost_may_be_there_until_it_is_read_or_written_again() {
+        let mut register = Register::default();
+        register.begin(1, 1, 1);
+        register.end(1, true, 2);
+        register.begin(2, 2, 3);
+        let reading = register.allowed(4);
+        register.lost(5);
+        register.end(2, true, 6);
+        for value in [0, 1, 2] {
+            assert!(may(&register, value, 7), "{value}");
+            assert!(register.clone().read(&reading, value, 9, 8), "{value}");
+        }
+        let reading = register.allowed(9);
+        assert!(register.read(&reading, 1, 3, 10));
+        assert!(may(&register, 1, 11) && !may(&register, 2, 11));
+        register.begin(4, 4, 12);
+        register.end(4, true, 13);
+        register.flushed(14);
+        register.stopped(true, 15);
+        assert!(may(&register, 4, 16) && !may(&register, 1, 16));
     }
 }

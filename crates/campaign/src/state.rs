@@ -56,24 +56,28 @@ pub struct Trouble {
     pub tolerant: BTreeSet<u32>,
     /// How it is ill.
     pub ill: Ill,
+    /// What it had not made durable is lost: it lost power, or said that a flush failed.
+    pub loses: bool,
+    /// It lost power, and whoever had it open has not opened it anew.
+    pub cut_off: bool,
     /// It is well again, since then, but what it did is not repaired yet.
     pub lifted: Option<Duration>,
 }
 
 impl Trouble {
     /// The disk is well again.
-    pub fn heal(&mut self, world: &SimWorld) {
+    fn heal(&mut self, world: &SimWorld) {
         self.lifted = Some(world.time());
         world.resume(self.disk);
-        world.revive(self.disk);
-        world.slow(self.disk, 1);
-    }
-
-    /// The program stopped: a disk that hung does so no more.
-    fn stopped(&mut self, world: &SimWorld) {
-        if matches!(self.ill, Ill::Hanging | Ill::Faulty) {
-            self.heal(world);
+        match (self.loses, self.ill) {
+            (true, Ill::Dead) => {
+                world.power_cycle(self.disk);
+                self.cut_off = true;
+            }
+            (true, _) => world.forget(self.disk),
+            (false, _) => world.revive(self.disk),
         }
+        world.slow(self.disk, 1);
     }
 }
 
@@ -118,10 +122,33 @@ impl Model {
         }
     }
 
+    /// The disk in trouble is well again; what it lost is lost to the volumes that cannot do without it.
+    pub fn heal(&mut self, world: &SimWorld, now: Moment) {
+        let Some(trouble) = &mut self.trouble else {
+            return;
+        };
+        trouble.heal(world);
+        if trouble.loses {
+            let needing = self.volumes.iter_mut();
+            needing
+                .filter(|(number, _)| !trouble.tolerant.contains(number))
+                .for_each(|(_, volume)| volume.lost(now));
+        }
+    }
+
     /// The program stopped; `world` is what is left.
     pub fn stopped(&mut self, world: &SimWorld, power_cut: bool, now: Moment) {
+        // A disk that hung does so no more. One that lost something just now, and a program that stops before it could say
+        // which copy is the good one, are as a power cut.
+        let mut loses = power_cut;
+        if let Some(trouble) = self.trouble.as_ref().filter(|t| t.lifted.is_none()) {
+            loses |= trouble.loses;
+            if matches!(trouble.ill, Ill::Hanging | Ill::Faulty) {
+                self.heal(world, now);
+            }
+        }
         if let Some(trouble) = &mut self.trouble {
-            trouble.stopped(world);
+            trouble.cut_off = false;
         }
         let created = self
             .pending
@@ -131,7 +158,7 @@ impl Model {
                 _ => None,
             });
         for volume in self.volumes.values_mut().chain(created) {
-            volume.stopped(power_cut, now);
+            volume.stopped(power_cut, loses, now);
         }
     }
 }
@@ -196,6 +223,8 @@ pub struct Life {
     pub active: RefCell<BTreeMap<u64, (&'static str, u32, Duration)>>,
     /// Clients and operators begin nothing new; nobody takes it back.
     pub quiet: Cell<bool>,
+    /// Clients and operators begin nothing new for a while.
+    pub rest: Cell<bool>,
     /// Volumes that met an error that they may: until they are opened again they may go on failing.
     pub poisoned: RefCell<BTreeSet<u32>>,
 }
@@ -254,6 +283,14 @@ impl Life {
         use volume::block_device::BlockDevice as _;
         let device = self.world.device(0);
         device.sleep(duration).await;
+    }
+
+    /// Waits before something new is begun, as long as there is a rest.
+    pub async fn pause(&self, micros: u64) {
+        self.sleep(Duration::from_micros(micros)).await;
+        while self.rest.get() && !self.quiet.get() {
+            self.sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// The volume under test with this number.

@@ -8,6 +8,8 @@ use volume::block_device::aligned_buffer;
 use volume::sim::{Random, SimDevice, SimWorld};
 use volume::{DeviceSource, Pool, Volume};
 
+use crate::between;
+use crate::health::compare_plexes;
 use crate::owners::{Owners, number_of, watch};
 use crate::state::{Counters, Model, Pending, boot_id};
 use crate::violation::{trace, violation};
@@ -115,7 +117,30 @@ pub async fn open_where(
             expected.opened(now);
         }
     }
+    // A plex in trouble may be found out later.
+    if away.is_empty()
+        && model.trouble.is_none()
+        && let Err(problem) = as_settled(world, &pool, &owners.lock())
+    {
+        violation(&problem);
+    }
     Some(Opened { pool, owners })
+}
+
+/// Whether everything that counts as settled is: what is in place, and that all plexes are the same where the region log says
+/// that nothing was in flight.
+fn as_settled(world: &SimWorld, pool: &Pool<SimDevice>, owners: &Owners) -> Result<(), String> {
+    between::check(world, pool, owners)?;
+    for volume in pool.volumes() {
+        let record = volume.record();
+        let plexes = 0..record.plexes.len();
+        let whole = record.plexes.iter().all(|plex| plex.is_attached())
+            && plexes.clone().all(|plex| volume.stale_bytes(plex) == 0);
+        if plexes.len() > 1 && whole && volume.fault().is_none() && volume.unsettled_bytes() == 0 {
+            compare_plexes(world, &volume, owners)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the disk in trouble can take the pool with it.

@@ -275,10 +275,11 @@ impl VolumeModel {
         Ok(())
     }
 
-    /// The program stopped; after a power cut the machine starts anew.
-    pub fn stopped(&mut self, power_cut: bool, now: Moment) {
+    /// The program stopped; after a power cut the machine starts anew. When something `loses`, what was not durable may
+    /// be gone.
+    pub fn stopped(&mut self, power_cut: bool, loses: bool, now: Moment) {
         self.registers(0..u64::MAX)
-            .for_each(|register| register.stopped(power_cut, now));
+            .for_each(|register| register.stopped(loses, now));
         for spot in &mut self.spots {
             spot.lock = Arc::default();
         }
@@ -286,6 +287,12 @@ impl VolumeModel {
             let always = self.persist_always();
             self.keys.power_on(always);
         }
+    }
+
+    /// A disk without which it cannot do lost what was not durable there.
+    pub fn lost(&mut self, now: Moment) {
+        self.registers(0..u64::MAX)
+            .for_each(|register| register.lost(now));
     }
 
     /// The pool was opened.

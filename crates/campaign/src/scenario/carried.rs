@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 use volume::block_device::BlockDevice as _;
-use volume::sim::Stop;
+use volume::label::Areas;
+use volume::sim::{Effect, Fault, Operations, Stop};
 use volume::{DeviceSource, Pool};
 
 use super::{Branch, Keeping};
+use crate::owners::number_of;
 use crate::state::boot_id;
 use crate::verify::path_of;
 use crate::violation::{trace, violation};
@@ -59,7 +61,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
         let Some(opened) = opened else { return };
         branch.check(&opened).await;
         for volume in opened.pool.volumes() {
-            let number = crate::owners::number_of(&volume.record().name);
+            let number = number_of(&volume.record().name);
             let expected = number.and_then(|number| branch.model.volumes.get_mut(&number));
             // What is not served now is not of this boot.
             if let (Some(expected), true) = (expected, volume.fault().is_some()) {
@@ -105,6 +107,14 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
         _ => {
             // The records of an empty pool say nothing: those that count are looked at before.
             let tolerant = branch.tolerant(&opened, away).await;
+            if away.is_empty() && branch.random.one_in(2) {
+                a_copy_lags_behind(branch);
+            }
+            for volume in opened.pool.volumes() {
+                if let Some(number) = number_of(&volume.record().name) {
+                    branch.write(&volume, number).await;
+                }
+            }
             return Some((export(&opened.pool, keeping).await, tolerant));
         }
     };
@@ -114,6 +124,21 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
         Left::Exported | Left::Perhaps => BTreeSet::new(),
     };
     Some((left, tolerant))
+}
+
+/// One copy of the configuration takes too long for the commit that marks the pool: that commit makes nothing durable on its
+/// disk.
+fn a_copy_lags_behind(branch: &mut Branch<'_>) {
+    let Some(disk) = branch.a_disk() else { return };
+    let device = branch.world.device(disk);
+    let Some(areas) = Areas::of(device.size_bytes()) else {
+        return;
+    };
+    let start = areas.config_offset_bytes;
+    let moment = Duration::from_millis(branch.random.within(800..4_000));
+    let fault = Fault::new(Effect::Hang(Some(moment))).on(Operations::CHANGES);
+    let fault = fault.range(start..start + areas.config_length_bytes);
+    branch.world.inject(disk, fault.once());
 }
 
 async fn export(pool: &Pool<volume::sim::SimDevice>, keeping: Keeping) -> Left {

@@ -198,19 +198,27 @@ impl Branch<'_> {
                 expected.keys.acknowledged = after;
                 expected.keys.in_flight = None;
             }
-            let firsts: Vec<u64> = expected.spots.iter().map(|spot| spot.first).collect();
-            let Some(first) = self.random.pick(&firsts).copied() else {
-                continue;
-            };
-            let sectors = first..first + SPOT_SECTORS;
-            let id = self.counters.id();
-            expected.begin(sectors.clone(), id, id, self.counters.tick());
-            let data = content::data(number, first, SPOT_SECTORS, id);
-            if let Err(error) = volume.write(first * SECTOR, data).await {
-                violation(&format!("a write to volume {number} failed: {error}"));
-            }
-            expected.end(sectors, id, true, self.counters.tick());
+            self.write(&volume, number).await;
         }
+    }
+
+    /// A client writes a little of a volume; nobody flushes it.
+    async fn write(&mut self, volume: &Volume<SimDevice>, number: u32) {
+        let Some(expected) = self.model.volumes.get_mut(&number) else {
+            return;
+        };
+        let firsts: Vec<u64> = expected.spots.iter().map(|spot| spot.first).collect();
+        let Some(first) = self.random.pick(&firsts).copied() else {
+            return;
+        };
+        let sectors = first..first + SPOT_SECTORS;
+        let id = self.counters.id();
+        expected.begin(sectors.clone(), id, id, self.counters.tick());
+        let data = content::data(number, first, SPOT_SECTORS, id);
+        if let Err(error) = volume.write(first * SECTOR, data).await {
+            violation(&format!("a write to volume {number} failed: {error}"));
+        }
+        expected.end(sectors, id, true, self.counters.tick());
     }
 }
 
