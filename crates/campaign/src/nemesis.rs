@@ -257,7 +257,10 @@ async fn bring_online(life: &Life) {
 async fn notice(life: &Life, disk: usize) {
     let cut_off = || {
         let model = life.model.borrow();
-        model.trouble.as_ref().is_some_and(|trouble| trouble.cut_off)
+        model
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.cut_off)
     };
     if !cut_off() {
         return;

@@ -208,7 +208,9 @@ impl SimWorld {
     /// Calls `look` with each block of a disk in this range that was ever written, its cache included: first byte and
     /// content. It must not call the world.
     pub fn each_written(&self, disk: usize, range: Range<u64>, look: impl FnMut(u64, &[u8])) {
-        self.inner.lock().disks[disk].image.each_written(range, look);
+        self.inner.lock().disks[disk]
+            .image
+            .each_written(range, look);
     }
 
     /// Writes into a disk from outside, past its failures and history; durable at once.

@@ -94,7 +94,10 @@ impl Inner {
             self.spoil(disk, change, effect);
         }
         if let Task::Change(change) = &task
-            && !matches!(fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose))
+            && !matches!(
+                fate,
+                Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose)
+            )
         {
             let change = change.clone();
             self.log(Event::Begin {
@@ -199,7 +202,10 @@ impl Inner {
                 }
             }
             Task::Change(change) => {
-                if matches!(operation.fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose)) {
+                if matches!(
+                    operation.fate,
+                    Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose)
+                ) {
                     return;
                 }
                 if let Some(observer) = &mut self.observer {
@@ -362,7 +368,10 @@ impl Inner {
     /// Changes that were given to a disk and have not landed.
     pub(super) fn under_way(&self, disk: usize) -> impl Iterator<Item = &Change> {
         self.operations.values().filter_map(move |operation| {
-            let lands = !matches!(operation.fate, Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose));
+            let lands = !matches!(
+                operation.fate,
+                Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::Lose)
+            );
             match &operation.task {
                 Task::Change(change) if operation.disk == disk && !operation.landed && lands => {
                     Some(change)
