@@ -19,6 +19,7 @@ pub async fn job(life: &Life) {
         0 | 1 => add_mirror(life).await,
         2 => remove_mirror(life).await,
         3..=5 => migrate(life).await,
+        6 if life.below(4) == 0 => reopen(life).await,
         6 => evacuate(life).await,
         7 => replace(life).await,
         8..=10 => control(life).await,
@@ -130,6 +131,18 @@ async fn evacuate(life: &Life) {
     let _active = life.begin("evacuate", 0);
     let result = life.pool.device_evacuate(&device, rate).await;
     let _ = went_well(life, "evacuate", result);
+}
+
+/// Takes a device into use that was evacuated, perhaps.
+async fn reopen(life: &Life) {
+    let devices = life.pool.devices().await;
+    let mut closed = devices.into_iter().filter(|info| info.closed.is_some());
+    let Some(info) = closed.next() else {
+        return;
+    };
+    let _active = life.begin("device online", 0);
+    let result = life.pool.device_reopen(&info.name).await;
+    let _ = went_well(life, "device online", result);
 }
 
 async fn replace(life: &Life) {

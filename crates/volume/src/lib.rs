@@ -34,7 +34,8 @@ pub use config::{Access, BlockSize, DeviceRecord, Persist, VolumeRecord};
 pub use device::Device;
 pub use error::VolumeError;
 pub use pool::{
-    CreateVolume, DeviceInfo, DeviceSource, LayoutRequest, Pool, PoolError, PoolErrorKind, PoolInfo,
+    Closed, CreateVolume, DeviceInfo, DeviceSource, LayoutRequest, Pool, PoolError, PoolErrorKind,
+    PoolInfo,
 };
 pub use private_region::{PrivateRegion, PrivateRegionError, ReadBack};
 pub use volume::Volume;

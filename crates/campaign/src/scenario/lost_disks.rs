@@ -90,7 +90,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
                 let opened = branch.open(&away).await?;
                 let _keeping = Keeping::new(&opened.pool);
                 branch.check(&opened).await;
-                let calm = super::nothing_is_emptied(&opened);
+                let calm = super::nothing_is_emptied(&opened).await;
                 go_on(branch, &opened, lost, calm).await
             });
             world.observe(|_| {});
@@ -165,7 +165,7 @@ fn without_labels(branch: &mut Branch<'_>, lost: &BTreeSet<usize>) -> Labels {
 /// The disks break while the pool is in use.
 async fn break_and_go_on(branch: &mut Branch<'_>, way: Way, lost: BTreeSet<usize>) -> Next {
     let opened = branch.open(&BTreeSet::new()).await?;
-    let calm = super::nothing_is_emptied(&opened);
+    let calm = super::nothing_is_emptied(&opened).await;
     let _keeping = Keeping::new(&opened.pool);
     branch.check(&opened).await;
     branch.sleep(Duration::from_secs(10)).await;

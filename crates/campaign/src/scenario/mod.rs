@@ -222,10 +222,18 @@ impl Branch<'_> {
     }
 }
 
-/// Whether no device is being emptied: one that is takes no keys, not even when it is empty.
-fn nothing_is_emptied(opened: &Opened) -> bool {
+/// Whether no device is being emptied: one that is takes no keys. Nor does one that was, which is taken into use again.
+async fn nothing_is_emptied(opened: &Opened) -> bool {
     let volumes = opened.pool.volumes();
-    volumes.iter().all(|volume| volume.record().job.is_none())
+    if volumes.iter().any(|volume| volume.record().job.is_some()) {
+        return false;
+    }
+    for info in opened.pool.devices().await {
+        if info.closed.is_some() && opened.pool.device_reopen(&info.name).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The keeper beside a scenario, until it is dropped.

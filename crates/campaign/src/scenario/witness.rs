@@ -35,7 +35,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
     let interrupted = branch.random.one_in(4);
     let next = world.run(async {
         let opened = branch.open(&BTreeSet::new()).await?;
-        let calm = super::nothing_is_emptied(&opened);
+        let calm = super::nothing_is_emptied(&opened).await;
         let _keeping = Keeping::new(&opened.pool);
         branch.check(&opened).await;
         if interrupted {
@@ -74,7 +74,7 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
             if needed != away.contains(&first) {
                 violation(&format!("without {away:?} a witness is needed: {needed}"));
             }
-            if needed && super::nothing_is_emptied(&opened) && branch.random.one_in(2) {
+            if needed && super::nothing_is_emptied(&opened).await && branch.random.one_in(2) {
                 let _keeping = Keeping::new(&opened.pool);
                 join(branch, &opened, "witness-2", first + 1).await;
                 keys_come(branch, &opened).await;

@@ -31,7 +31,7 @@ pub enum DeviceCommand {
     Replace(ReplaceArgs),
     /// Take a device for broken: nothing on it is used any more
     Fail(FailArgs),
-    /// Use a device again that failed, was missing or is somewhere else now
+    /// Use a device again that failed, was missing or evacuated, or is somewhere else now
     Online(OnlineArgs),
 }
 
@@ -66,8 +66,9 @@ pub struct AddArgs {
   ringfence device evacuate disk1
   ringfence device evacuate disk1 --rate 200M --detach
 
-Data, keys and logs go to other devices with space, to those of the volumes' own --on first. Afterwards the
-device can be taken out with 'ringfence device remove'.")]
+Data, keys and logs go to other devices with space, to those of the volumes' own --on first. From then on nothing
+is put on the device by itself, over restarts too. Take it out with 'ringfence device remove', or use it again:
+with 'ringfence device online', or by naming it for something new. Cancelling ('ringfence job cancel') ends that too.")]
 pub struct EvacuateArgs {
     /// The device's name
     #[arg(value_parser = object_name)]
@@ -121,7 +122,8 @@ pub struct FailArgs {
   ringfence device online disk1 --path /dev/disk/by-id/nvme-XYZ
 
 The device is opened again, must still be the one that the pool knows, and is brought up to date before it
-is believed. Watch that with: ringfence job list")]
+is believed. Watch that with: ringfence job list
+One that was evacuated may get data and keys again.")]
 pub struct OnlineArgs {
     /// The device's name
     #[arg(value_parser = object_name)]

@@ -125,6 +125,9 @@ pub struct DeviceRecord {
     /// It broke, or an operator said so: nothing on it is used until it is brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Nothing new is put on it: it is being emptied, or has been and nobody has taken it into use again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// A contiguous run of a device.

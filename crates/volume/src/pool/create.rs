@@ -160,7 +160,10 @@ fn draft<D: BlockDevice>(
             name: twice(&request.keys_on),
         });
     }
-    let on = inner.data_devices(&placement)?;
+    let on = match placement.as_slice() {
+        [] => inner.data_devices(&[])?,
+        named => named.to_vec(),
+    };
     let mut placing = inner.placing()?;
     let plexes = placing.together(|placing| {
         place_plexes(
@@ -176,7 +179,8 @@ fn draft<D: BlockDevice>(
         .flat_map(Plex::extents)
         .map(|extent| extent.device)
         .collect();
-    let keys_on = inner.keys_devices(&keys_placement, &first)?;
+    let named = [&placement[..], &keys_placement].concat();
+    let keys_on = inner.keys_devices_and(&keys_placement, &first, &named)?;
     let wanted = match keys_placement.len() {
         0 => DEFAULT_KEYS_REPLICAS,
         named => named,

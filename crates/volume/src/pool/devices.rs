@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::claim::{Claim, claim, erase, in_time, look};
+use super::closed::closed;
 use super::documents::documents_on;
 use super::space::users;
 use super::{DeviceInfo, DeviceSource, Inner, Pool, PoolError, check_name};
@@ -105,6 +106,7 @@ impl<D: BlockDevice> Pool<D> {
                 data_length_bytes: areas.data_length_bytes,
                 role,
                 failed: None,
+                closed: false,
             },
             areas,
         };
@@ -385,5 +387,6 @@ pub(super) fn info<D: BlockDevice>(inner: &Inner<D>, uuid: Uuid) -> Option<Devic
         online: record.failed.is_none() && device.is_some_and(|device| device.is_online()),
         errors: device.map(|device| device.errors()).unwrap_or_default(),
         abandoned: device.map_or(0, |device| device.abandoned()),
+        closed: closed(config, uuid),
     })
 }

@@ -5,6 +5,7 @@
 //! (space given back, a label erased) comes after and may be lost by a crash without harm.
 
 mod claim;
+mod closed;
 mod create;
 mod delete;
 mod devices;
@@ -40,6 +41,7 @@ use crate::config::{Change, Config, ConfigStore, DeviceRole};
 use crate::device::{Device, DeviceHealth};
 use crate::volume::Volume;
 
+pub use closed::Closed;
 pub use error::{PoolError, PoolErrorKind};
 pub use model::{
     CreateVolume, DEFAULT_KEYS_REPLICAS, DEFAULT_STRIPE_UNIT_BYTES, DeviceInfo, DeviceSource,
@@ -98,9 +100,10 @@ struct Inner<D> {
 }
 
 impl<D: BlockDevice> Inner<D> {
-    /// Commits changes of the configuration.
+    /// Commits changes of the configuration, and what follows from them for [`closed`] devices.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), PoolError> {
         let store = self.config.as_mut().ok_or(PoolError::NoDevice)?;
+        let changes = closed::complete(store.config(), changes)?;
         let names = self.names.take().map(|mut names| {
             names.follow(store.config(), &changes);
             names
@@ -125,7 +128,8 @@ impl<D: BlockDevice> Inner<D> {
         Ok(store.config())
     }
 
-    /// The devices of these names, each once; all must be there, in use, and of `role` where one is asked for.
+    /// The devices of these names, each once; all must be there, in use and not being emptied, and of `role` where one is
+    /// asked for. What an operator names may be closed: it is open when something is there.
     fn named(&self, names: &[String], role: Option<DeviceRole>) -> Result<Vec<Uuid>, PoolError> {
         let config = self.config()?;
         let mut uuids = Vec::new();
@@ -142,6 +146,9 @@ impl<D: BlockDevice> Inner<D> {
                 });
             }
             self.check_usable(record.uuid)?;
+            if closed::closed(config, record.uuid) == Some(Closed::Emptying) {
+                return Err(closed::being_emptied(name));
+            }
             if !uuids.contains(&record.uuid) {
                 uuids.push(record.uuid);
             }

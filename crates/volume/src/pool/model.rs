@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::Closed;
 use crate::config::{BlockSize, DeviceRole, Persist};
 use crate::device::DeviceErrors;
 
@@ -46,6 +47,8 @@ pub struct DeviceInfo {
     pub errors: DeviceErrors,
     /// Operations that were given up and may still land.
     pub abandoned: u64,
+    /// Why nothing new is put on it, when that is so.
+    pub closed: Option<Closed>,
 }
 
 /// What `pool show` tells.

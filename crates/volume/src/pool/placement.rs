@@ -118,7 +118,7 @@ impl<D: BlockDevice> Inner<D> {
         })
     }
 
-    /// Devices that new data may go to: `placement` in its order, or all, the emptiest first.
+    /// Devices that new data may go to: `placement` in its order, or all, the emptiest first; none that is closed.
     ///
     /// # Errors
     /// [`PoolError::NoDevice`], [`PoolError::Inconsistent`].
@@ -126,7 +126,8 @@ impl<D: BlockDevice> Inner<D> {
         let config = self.config.as_ref().ok_or(PoolError::NoDevice)?.config();
         let can = |uuid: &Uuid| {
             let record = config.devices.get(uuid);
-            record.is_some_and(|record| record.role == DeviceRole::Data) && self.is_usable(*uuid)
+            record.is_some_and(|record| record.role == DeviceRole::Data && !record.closed)
+                && self.is_usable(*uuid)
         };
         if !placement.is_empty() {
             return Ok(placement.iter().copied().filter(can).collect());
@@ -146,7 +147,7 @@ impl<D: BlockDevice> Inner<D> {
     }
 
     /// Devices that replicas of a private region may go to: `placement` in its order; or `first`, then the other data
-    /// devices, then witnesses.
+    /// devices, then witnesses; none that is closed.
     ///
     /// # Errors
     /// [`PoolError::NoDevice`], [`PoolError::Inconsistent`].
@@ -154,6 +155,19 @@ impl<D: BlockDevice> Inner<D> {
         &self,
         placement: &[Uuid],
         first: &[Uuid],
+    ) -> Result<Vec<Uuid>, PoolError> {
+        self.keys_devices_and(placement, first, &[])
+    }
+
+    /// As [`Inner::keys_devices`], but that those that an operator has just named may be closed.
+    ///
+    /// # Errors
+    /// As of [`Inner::keys_devices`].
+    pub(super) fn keys_devices_and(
+        &self,
+        placement: &[Uuid],
+        first: &[Uuid],
+        named: &[Uuid],
     ) -> Result<Vec<Uuid>, PoolError> {
         let config = self.config.as_ref().ok_or(PoolError::NoDevice)?.config();
         let witnesses = config
@@ -173,7 +187,15 @@ impl<D: BlockDevice> Inner<D> {
             placement.to_vec()
         };
         let mut seen = BTreeSet::new();
-        order.retain(|uuid| self.is_usable(*uuid) && seen.insert(*uuid));
+        let is_open = |uuid: &Uuid| {
+            config
+                .devices
+                .get(uuid)
+                .is_some_and(|record| !record.closed)
+        };
+        order.retain(|uuid| {
+            (is_open(uuid) || named.contains(uuid)) && self.is_usable(*uuid) && seen.insert(*uuid)
+        });
         Ok(order)
     }
 }

@@ -15,7 +15,8 @@ pub struct Device {
     pub path: PathBuf,
     /// UUID in its label.
     pub uuid: String,
-    /// `online`, `stale` (its copy of the configuration is being brought up to date), `hung`, `failed` or `missing`.
+    /// `online`, `evacuating` (jobs empty it), `evacuated` (nothing new is put on it), `stale` (its copy of the
+    /// configuration is being brought up to date), `hung`, `failed` or `missing`.
     pub state: String,
     /// Why it is not `online`.
     pub reason: Option<String>,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ::volume::config::DeviceRole;
 use ::volume::pool::jobs::{JobError, Loss};
-use ::volume::{DeviceInfo, DeviceSource, PoolError};
+use ::volume::{Closed, DeviceInfo, DeviceSource, PoolError};
 
 use super::chores::forget_gone;
 use super::{Operations, explain, lock};
@@ -20,6 +20,11 @@ use crate::daemon::pool::open_device;
 use crate::events::{Operator, What};
 use crate::failure::Failure;
 use crate::names::object_name;
+
+/// Why nothing is put on a device that is well.
+const EMPTYING: &str = "jobs move everything away from it; nothing new is put on it";
+const EMPTIED: &str =
+    "it was evacuated; nothing is put on it until it is taken out, named, or brought online";
 
 /// How a device joins the pool.
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +250,12 @@ impl Operations {
         let path = path.unwrap_or_else(|| before.clone());
         if path != before {
             refuse_twice(&list, &path)?;
+        } else if info.online && info.closed.is_some() {
+            drop(list);
+            let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
+            self.run(move || async move { pool.device_reopen(&owned).await })?
+                .map_err(|error| explain(&error))?;
+            return self.device_show(name);
         }
         let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
         self.run(move || async move { pool.device_release(&owned).await })?
@@ -330,7 +341,11 @@ impl Operations {
                 "stale",
                 Some("its copy of the configuration is behind".to_owned()),
             ),
-            None => ("online", None),
+            None => match info.closed {
+                Some(Closed::Emptying) => ("evacuating", Some(EMPTYING.to_owned())),
+                Some(Closed::Emptied) => ("evacuated", Some(EMPTIED.to_owned())),
+                None => ("online", None),
+            },
         };
         let path = PathBuf::from(&info.path);
         let entry = entries.iter().find(|entry| entry.path == path);

@@ -24,6 +24,7 @@ fn config() -> Config {
         data_length_bytes: areas.data_length_bytes,
         role: DeviceRole::Data,
         failed: None,
+        closed: false,
     };
     Config {
         pool: PoolRecord {

@@ -253,11 +253,6 @@ impl<D: BlockDevice> Pool<D> {
         for plex in [&job.fresh[..]].concat() {
             known.trouble.remove(&plex);
         }
-        if let crate::config::JobKind::Evacuate { device }
-        | crate::config::JobKind::Replace { old: device, .. } = job.kind
-        {
-            state.leaving.remove(&device);
-        }
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn attached_on<D: BlockDevice>(volume: &Volume<D>, device: Uuid) -> V
 
 impl<D: BlockDevice> Pool<D> {
     /// Moves everything of volumes away from a device that stays in the pool: one job for each volume that has data or
-    /// keys there. Returns when the jobs are durable.
+    /// keys there. It is [`Closed`](crate::pool::Closed) from then on. Returns when the jobs are durable.
     ///
     /// # Errors
     /// [`PoolError`]; no job was started then.
@@ -53,12 +53,7 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<Vec<JobInfo>, PoolError> {
         let from = self.device_record(name).await?.uuid;
         self.check_no_quorum_region(name, from).await?;
-        self.keeper.state.lock().leaving.insert(from, None);
-        let moved = self.move_away(Move { from, to: None }, rate).await;
-        if moved.is_err() {
-            self.keeper.state.lock().leaving.remove(&from);
-        }
-        moved
+        self.move_away(Move { from, to: None }, rate).await
     }
 
     /// Puts a device in the place of another one, which may be dead: one job for each volume that has data or keys there.
@@ -83,13 +78,10 @@ impl<D: BlockDevice> Pool<D> {
             inner.named(std::slice::from_ref(&to.name), Some(DeviceRole::Data))?;
         }
         let to = to.uuid;
-        self.keeper.state.lock().leaving.insert(from, Some(to));
-        let moved = self.move_away(Move { from, to: Some(to) }, rate).await;
-        if moved.is_err() {
-            self.keeper.state.lock().leaving.remove(&from);
-        }
+        let moved = self.move_away(Move { from, to: Some(to) }, rate).await?;
+        self.keeper.state.lock().leaving.insert(from, to);
         self.keeper.wake();
-        moved
+        Ok(moved)
     }
 
     /// A quorum region does not move: what was granted there must not be forgotten between two places.
@@ -114,9 +106,13 @@ impl<D: BlockDevice> Pool<D> {
             })
             .collect();
         if volumes.is_empty() {
+            let mut inner = self.inner.lock().await;
+            self.settle(&mut inner).await?;
+            let closing = inner.closing(way.from, &[])?;
+            inner.commit(vec![closing]).await?;
             return Ok(Vec::new());
         }
-        self.start_jobs(volumes, |inner, placing, volume, record| {
+        self.start_jobs(volumes, Some(way.from), |inner, placing, volume, record| {
             self.draft_move(inner, placing, volume, record, way, rate)
         })
         .await
@@ -233,7 +229,10 @@ impl<D: BlockDevice> Pool<D> {
         }
     }
 
-    pub(super) async fn device_record(&self, name: &str) -> Result<DeviceRecord, PoolError> {
+    pub(in crate::pool) async fn device_record(
+        &self,
+        name: &str,
+    ) -> Result<DeviceRecord, PoolError> {
         let inner = self.inner.lock().await;
         let found = match &inner.config {
             Some(config) => config.config().devices.values().find(|d| d.name == name),

@@ -99,6 +99,16 @@ pub enum JobError {
         /// The device.
         name: String,
     },
+    /// Jobs move everything away from the device.
+    #[error(
+        "device {device} is being emptied, of {}; `ringfence job cancel` ends that", volumes.join(", ")
+    )]
+    BeingEmptied {
+        /// The device.
+        device: String,
+        /// The volumes whose jobs do it.
+        volumes: Vec<String>,
+    },
     /// A volume that has to be opened anew does not come to rest.
     #[error(
         "volume {volume} has its only valid copy of something on device {device} and has to be opened anew with it, but it has operations in flight that do not end; try again when its other devices answer"
@@ -190,6 +200,7 @@ impl JobError {
             | JobError::Changed { .. }
             | JobError::InService { .. }
             | JobError::StillBusy { .. }
+            | JobError::BeingEmptied { .. }
             | JobError::NotAtRest { .. }
             | JobError::NoQuorum { .. }
             | JobError::NotNow { .. }

@@ -17,6 +17,7 @@ use crate::block_device::BlockDevice;
 use crate::config::{Change, DeviceRecord, PlexState, VolumeRecord};
 use crate::device::Device;
 use crate::label;
+use crate::pool::closed::emptied_by;
 use crate::pool::keep::PoolEvent;
 use crate::pool::{DeviceInfo, DeviceSource, Pool, PoolError};
 use crate::volume::Volume;
@@ -304,9 +305,11 @@ impl<D: BlockDevice> Pool<D> {
             // The keeper tries again; if the commit below needs this copy for its quorum, it says so.
             tracing::warn!(device = name, %error, "the copy of the configuration is not current yet");
         }
+        // What an operator takes into use is open, if nobody is emptying it.
         let changed = DeviceRecord {
             path: source.path.clone(),
             failed: None,
+            closed: record.closed && !emptied_by(inner.config()?, uuid).is_empty(),
             ..record
         };
         let mut changes = vec![Change::Device(changed)];

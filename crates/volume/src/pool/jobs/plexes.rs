@@ -77,7 +77,7 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<JobInfo, PoolError> {
         let found = self.volume(volume)?;
         let infos = self
-            .start_jobs(vec![found], |inner, placing, _, record| {
+            .start_jobs(vec![found], None, |inner, placing, _, record| {
                 let mut job = new_job(JobKind::AddMirror, record, rate);
                 let allowed = if on.is_empty() {
                     inner.data_devices(&record.placement)?
@@ -118,7 +118,7 @@ impl<D: BlockDevice> Pool<D> {
     ) -> Result<JobInfo, PoolError> {
         let found = self.volume(volume)?;
         let infos = self
-            .start_jobs(vec![found], |inner, placing, _, record| {
+            .start_jobs(vec![found], None, |inner, placing, _, record| {
                 let to = inner.named(&request.to, Some(DeviceRole::Data))?;
                 if to.is_empty() {
                     let what = "no device to migrate to was named".into();
@@ -307,7 +307,7 @@ fn keys_beside<D: BlockDevice>(
             2
         }
     };
-    let mut devices = inner.keys_devices(&[], to)?;
+    let mut devices = inner.keys_devices_and(&[], to, to)?;
     devices.retain(|device| to.contains(device) || !leaving.contains(device));
     devices.sort_by_key(rank);
     Ok(devices)

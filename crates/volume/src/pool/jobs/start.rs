@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{JobError, JobInfo};
 use crate::block_device::BlockDevice;
-use crate::config::{Change, Job, KeysReplica, MAX_PLEXES, Plex, VolumeRecord};
+use crate::config::{Change, DeviceRecord, Job, KeysReplica, MAX_PLEXES, Plex, VolumeRecord};
 use crate::error::VolumeError;
 use crate::fresh_uuid::fresh_uuid;
 use crate::pool::keep::{PoolEvent, Retired};
@@ -60,13 +60,15 @@ struct Begun<D> {
 }
 
 impl<D: BlockDevice> Pool<D> {
-    /// Starts a job in each of `volumes` with one commit, or in none. `draft` places what a volume's job needs.
+    /// Starts a job in each of `volumes` with one commit, or in none. `draft` places what a volume's job needs. `emptied` is
+    /// the device that they empty, of which no other volume has anything.
     ///
     /// # Errors
     /// [`JobError::Busy`], that of `draft`, and those of the devices and the commit.
     pub(super) async fn start_jobs(
         &self,
         mut volumes: Vec<Arc<Volume<D>>>,
+        emptied: Option<Uuid>,
         draft: impl Fn(
             &Inner<D>,
             &mut Placing<'_>,
@@ -142,7 +144,7 @@ impl<D: BlockDevice> Pool<D> {
             }
         }
         if outcome.is_ok() {
-            outcome = self.commit_jobs(&begun).await;
+            outcome = self.commit_jobs(&begun, emptied).await;
         } else if let Some(gone) = self.deleted(&begun).await {
             outcome = Err(PoolError::NoSuchVolume { name: gone });
         }
@@ -197,7 +199,11 @@ impl<D: BlockDevice> Pool<D> {
             .map(|begun| begun.base.name.clone())
     }
 
-    async fn commit_jobs(&self, begun: &[Begun<D>]) -> Result<(), PoolError> {
+    async fn commit_jobs(
+        &self,
+        begun: &[Begun<D>],
+        emptied: Option<Uuid>,
+    ) -> Result<(), PoolError> {
         let mut inner = self.inner.lock().await;
         self.settle(&mut inner).await?;
         let mut ready = Vec::with_capacity(begun.len());
@@ -221,10 +227,14 @@ impl<D: BlockDevice> Pool<D> {
                 .map_err(|problem| PoolError::Inconsistent { problem })?;
             ready.push((volume, record, layout));
         }
-        let changes = ready
+        let mut changes: Vec<Change> = ready
             .iter()
             .map(|(_, record, _)| Change::Volume(Box::new(record.clone())))
             .collect();
+        if let Some(device) = emptied {
+            let known: Vec<Uuid> = begun.iter().map(|begun| begun.base.uuid).collect();
+            changes.push(inner.closing(device, &known)?);
+        }
         inner.commit(changes).await?;
         for (volume, record, layout) in ready {
             volume.publish(record, layout);
@@ -242,6 +252,32 @@ impl<D: BlockDevice> Pool<D> {
             extents,
             reserved,
         });
+    }
+}
+
+impl<D: BlockDevice> Inner<D> {
+    /// The change that closes a device which is emptied of these volumes.
+    ///
+    /// # Errors
+    /// [`JobError::Changed`] when another volume has come to it meanwhile.
+    pub(super) fn closing(&self, device: Uuid, volumes: &[Uuid]) -> Result<Change, PoolError> {
+        let config = self.config()?;
+        let mut others = config
+            .volumes
+            .values()
+            .filter(|volume| !volumes.contains(&volume.uuid));
+        if let Some(other) = others.find(|volume| volume.extents().any(|e| e.device == device)) {
+            let volume = other.name.clone();
+            return Err(JobError::Changed { volume }.into());
+        }
+        let record = config.devices.get(&device).cloned();
+        let record = record.ok_or_else(|| PoolError::NoSuchDevice {
+            name: device.to_string(),
+        })?;
+        Ok(Change::Device(DeviceRecord {
+            closed: true,
+            ..record
+        }))
     }
 }
 

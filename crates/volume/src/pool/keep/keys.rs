@@ -282,13 +282,9 @@ impl<D: BlockDevice> Pool<D> {
             .collect();
         let candidates = inner.keys_devices(&record.keys_placement, &data)?;
         let taken: BTreeSet<Uuid> = record.keys.iter().map(|keys| keys.extent.device).collect();
-        let leaving: BTreeSet<Uuid> = {
-            let state = self.keeper.state.lock();
-            state.leaving.keys().copied().collect()
-        };
         let free: Vec<Uuid> = candidates
             .into_iter()
-            .filter(|device| !taken.contains(device) && !leaving.contains(device))
+            .filter(|device| !taken.contains(device))
             .collect();
         let free = if free.is_empty() || witness_is_needed(&inner.config()?.devices) {
             free

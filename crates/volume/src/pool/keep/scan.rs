@@ -67,15 +67,16 @@ impl<D: BlockDevice> Pool<D> {
         }
         self.scan_devices(snapshot, tasks, now);
         let leaving: Vec<(Uuid, Uuid)> = {
-            let state = self.keeper.state.lock();
-            let replaced = state.leaving.iter();
-            replaced
-                .filter_map(|(old, new)| Some((*old, (*new)?)))
-                .filter(|(old, _)| {
-                    let known = state.devices.get(old);
-                    known.is_none_or(|known| known.let_go.is_over(now))
-                })
-                .collect()
+            let mut state = self.keeper.state.lock();
+            // One that is open stays: not all of its jobs came to their end.
+            let is_closed = |device: &Uuid| snapshot.records.get(device).is_some_and(|r| r.closed);
+            state.leaving.retain(|old, _| is_closed(old));
+            let due = |old: &Uuid| {
+                let known = state.devices.get(old);
+                known.is_none_or(|known| known.let_go.is_over(now))
+            };
+            let replaced = state.leaving.iter().map(|(old, new)| (*old, *new));
+            replaced.filter(|(old, _)| due(old)).collect()
         };
         for (old, new) in leaving {
             let used = self
@@ -242,13 +243,9 @@ impl<D: BlockDevice> Pool<D> {
     /// Tells of a job that cannot go on by itself, once, and of one that can again.
     fn tell_stall(&self, snapshot: &Snapshot<D>, volume: &Volume<D>, record: &VolumeRecord) {
         let Some(job) = &record.job else { return };
-        if let JobKind::Evacuate { device } = job.kind {
-            let mut state = self.keeper.state.lock();
-            state.leaving.entry(device).or_insert(None);
-        }
         if let JobKind::Replace { old, new } = job.kind {
             let mut state = self.keeper.state.lock();
-            state.leaving.insert(old, Some(new));
+            state.leaving.insert(old, new);
         }
         let Some(info) = self.job_info(&snapshot.records, volume, record) else {
             return;

@@ -154,8 +154,8 @@ pub(in crate::pool) struct DeviceState {
 pub(in crate::pool) struct State<D> {
     pub(in crate::pool) volumes: BTreeMap<Uuid, VolumeState<D>>,
     pub(in crate::pool) devices: BTreeMap<Uuid, DeviceState>,
-    /// Devices that are being emptied, and what takes their place: no new replica of keys goes to them.
-    pub(in crate::pool) leaving: BTreeMap<Uuid, Option<Uuid>>,
+    /// Devices that are to leave the pool when they are empty, and what takes their place.
+    pub(in crate::pool) leaving: BTreeMap<Uuid, Uuid>,
     /// When the copies of the configuration are looked at next.
     pub(in crate::pool) config_at: Duration,
     /// The configuration could not be changed; told of.

@@ -13,6 +13,7 @@ use crate::translate::Region;
 
 mod crashes;
 mod devices;
+mod emptied;
 mod failing;
 mod first_log;
 mod jobs;

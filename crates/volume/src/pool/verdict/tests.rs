@@ -60,6 +60,7 @@ fn config(text: &str) -> Config {
                 data_length_bytes: areas().data_length_bytes,
                 role: DeviceRole::Data,
                 failed: word.ends_with('*').then(|| "it broke".into()),
+                closed: false,
             };
             (uuid, record)
         })
