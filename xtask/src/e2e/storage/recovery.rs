@@ -1,5 +1,5 @@
 //! The keys lose their quorum: the volume is not served until a person chooses a copy, what is lost is shown first, and
-//! no initiator goes on before it has been told.
+//! no initiator goes on before it has been told, nor because another one has.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,12 +7,13 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use initiator::{Error, ReservationType, Session};
+use scsi::Lun;
 use scsi::cdb::PersistentReserveOutAction;
 use scsi::pr::{BasicParameters, OutParameters};
 use scsi::sense::{AdditionalSense, SenseKey};
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Address, Client};
 use super::lab::{BLOCK_SIZE_BYTES, Lab};
 use crate::context::Context;
 use crate::random::Random;
@@ -23,6 +24,7 @@ const DEVICE_MIB: u64 = 96;
 const VOLUME: &str = "data";
 const KEY: u64 = 0xfeed;
 const NEW_KEY: u64 = 0xfeed_0002;
+const SURVIVOR_KEY: u64 = 0x5afe;
 /// PERSISTENT RESERVATION INFORMATION LOST (SPC-4 annex D).
 const INFORMATION_LOST: AdditionalSense = AdditionalSense {
     code: 0x44,
@@ -56,10 +58,18 @@ pub fn run(context: &Context) -> Result<String> {
     lose_quorum(&mut lab, &mut random).context("the first loss")?;
     with_replace_lost_reservation(&lab, &mut client)
         .with_context(|| format!("REPLACE LOST RESERVATION\n{}", lab.daemon.log_tail()))?;
+    two_registrants(&client).context("two registrants")?;
     lose_quorum(&mut lab, &mut random).context("the second loss")?;
+    if let Err(error) = with_new_registrations(&mut lab, &mut client) {
+        return Err(error.context(format!("registering anew\n{}", lab.daemon.log_tail())));
+    }
+    let mut session = client.address().log_in()?;
+    session.register_and_ignore(client.address().unit(), KEY, true)?;
+    session.logout()?;
+    lose_quorum(&mut lab, &mut random).context("the third loss")?;
     with_clear(&lab, &mut client).with_context(|| format!("--clear\n{}", lab.daemon.log_tail()))?;
     lab.daemon.check_running()?;
-    Ok("not served without a quorum; recovered from one copy of three, twice".into())
+    Ok("not served without a quorum; recovered from one copy of three, three times".into())
 }
 
 /// The client registers and reserves.
@@ -128,7 +138,8 @@ fn recover(lab: &Lab, options: &[&str]) -> Result<()> {
 
 /// Every command but a few is refused until REPLACE LOST RESERVATION.
 fn with_replace_lost_reservation(lab: &Lab, client: &mut Client) -> Result<()> {
-    recover(lab, &[])?;
+    recover(lab, &["--until", "replaced"])?;
+    expect_keys(lab, "replaced", &[(KEY, true)])?;
     let address = client.address().clone();
     let unit = address.unit();
     // Logging in takes unit attentions, which TEST UNIT READY cannot say here.
@@ -173,6 +184,153 @@ fn with_replace_lost_reservation(lab: &Lab, client: &mut Client) -> Result<()> {
     client.verify()?;
     // All three copies are good again.
     lab.wait_until_good(VOLUME).map(drop)
+}
+
+/// The survivor of a cluster, and a host that was never in it.
+fn others(client: &Client) -> [Address; 2] {
+    ["survivor", "stranger"].map(|name| Address {
+        initiator: format!("iqn.2026-11.dev.ringfence.test:{name}"),
+        ..client.address().clone()
+    })
+}
+
+/// The client holds Write Exclusive for registrants, and the survivor is registered too.
+fn two_registrants(client: &Client) -> Result<()> {
+    let unit = client.address().unit();
+    let kind = ReservationType::WriteExclusiveRegistrantsOnly;
+    let mut session = client.address().log_in()?;
+    session.clear(unit, NEW_KEY)?;
+    session.register_and_ignore(unit, KEY, true)?;
+    session.reserve(unit, KEY, kind)?;
+    session.logout()?;
+    let [survivor, _] = others(client);
+    let mut session = survivor.log_in()?;
+    session.register(unit, 0, SURVIVOR_KEY, true)?;
+    Ok(session.logout()?)
+}
+
+/// Each is told until it registers anew, and nobody is let in by another, also over a crash of the daemon. That is over
+/// when the survivor has preempted the other one.
+fn with_new_registrations(lab: &mut Lab, client: &mut Client) -> Result<()> {
+    recover(lab, &[])?;
+    expect_keys(lab, "registered", &[(KEY, true), (SURVIVOR_KEY, true)])?;
+    let unit = client.address().unit();
+    let [survivor, stranger] = others(client);
+    let lost = client.address().clone();
+    for address in [&lost, &survivor, &stranger] {
+        is_told(address).with_context(|| format!("{} at first", address.initiator))?;
+    }
+    let mut session = settled(&survivor)?;
+    let preempt = session.preempt(
+        unit,
+        SURVIVOR_KEY,
+        KEY,
+        ReservationType::WriteExclusiveRegistrantsOnly,
+    );
+    expect_lost("PREEMPT by who has not registered anew", preempt)?;
+    session
+        .register(unit, SURVIVOR_KEY, SURVIVOR_KEY, true)
+        .context("the survivor registers anew")?;
+    rewrite(&mut session, unit).context("the survivor writes")?;
+    session.logout()?;
+    for address in [&lost, &stranger] {
+        is_told(address).with_context(|| format!("{} then", address.initiator))?;
+    }
+    expect_keys(lab, "registered", &[(KEY, true), (SURVIVOR_KEY, false)])?;
+
+    lab.daemon.kill()?;
+    lab.daemon.start()?;
+    for address in [&lost, &stranger] {
+        is_told(address).with_context(|| format!("{} after a crash", address.initiator))?;
+    }
+    let mut session = survivor.log_in()?;
+    rewrite(&mut session, unit).context("the survivor writes after a crash")?;
+    ensure!(
+        lab.events("lost-reservation-confirmed")?.is_empty(),
+        "the loss is over while a recovered registration is left"
+    );
+    session
+        .preempt_and_abort(
+            unit,
+            SURVIVOR_KEY,
+            KEY,
+            ReservationType::WriteExclusiveRegistrantsOnly,
+        )
+        .context("the survivor preempts the other one")?;
+    rewrite(&mut session, unit).context("the survivor writes in the end")?;
+    session.logout()?;
+    ensure!(
+        lab.events("lost-reservation-confirmed")?.len() == 1,
+        "the end of the loss is not among the events"
+    );
+    let keys = lab.daemon.cli_json(&["keys", VOLUME])?;
+    ensure!(
+        keys["lost_until"].is_null(),
+        "after the end of the loss: {keys}"
+    );
+    for address in [&lost, &stranger] {
+        let mut session = settled(address)?;
+        let result = write_zeroes(&mut session, unit);
+        ensure!(
+            matches!(&result, Err(error) if error.is_reservation_conflict()),
+            "{} is not registered, and a WRITE ends with {result:?}",
+            address.initiator
+        );
+        session.logout()?;
+    }
+    client.verify()?;
+    lab.wait_until_good(VOLUME).map(drop)
+}
+
+/// What `keys` says: what ends the loss, and of each key whether it was recovered.
+fn expect_keys(lab: &Lab, until: &str, expected: &[(u64, bool)]) -> Result<()> {
+    let keys = lab.daemon.cli_json(&["keys", VOLUME])?;
+    let mut found = Vec::new();
+    for registration in keys["registrations"].as_array().context("registrations")? {
+        let key = registration["key"].as_str().unwrap_or_default();
+        let key = u64::from_str_radix(key.trim_start_matches("0x"), 16)?;
+        found.push((key, registration["recovered"] == true));
+    }
+    found.sort_unstable();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    ensure!(
+        keys["lost_until"] == until && found == expected,
+        "lost until {until} with {expected:x?} expected: {keys}"
+    );
+    Ok(())
+}
+
+/// Everything but the list of SPC-4 5.13.5.2 is refused with the reason.
+fn is_told(address: &Address) -> Result<()> {
+    let unit = address.unit();
+    let mut session = settled(address)?;
+    expect_lost("TEST UNIT READY", session.test_unit_ready(unit))?;
+    expect_lost("WRITE", write_zeroes(&mut session, unit))?;
+    expect_lost("READ", session.read(unit, 0, 1, BLOCK_SIZE_BYTES).map(drop))?;
+    expect_lost("READ KEYS", session.read_keys(unit).map(drop))?;
+    Ok(session.logout()?)
+}
+
+fn write_zeroes(session: &mut Session, unit: Lun) -> Result<(), Error> {
+    let data = Bytes::from(vec![0; BLOCK_SIZE_BYTES as usize]);
+    session.write(unit, 0, data, BLOCK_SIZE_BYTES, false)
+}
+
+/// Writes what is there already: the client knows what its volume holds.
+fn rewrite(session: &mut Session, unit: Lun) -> Result<(), Error> {
+    let data = session.read(unit, 0, 1, BLOCK_SIZE_BYTES)?.freeze();
+    session.write(unit, 0, data, BLOCK_SIZE_BYTES, false)
+}
+
+/// A session without unit attentions, whatever TEST UNIT READY says beside them.
+fn settled(address: &Address) -> Result<Session> {
+    let mut session = address.connect()?;
+    while session
+        .test_unit_ready(address.unit())
+        .is_err_and(|error| is_attention(&error))
+    {}
+    Ok(session)
 }
 
 /// `--clear`: nothing is registered any more, and whoever was is told.
