@@ -180,12 +180,10 @@ impl Disk {
         });
     }
 
-    /// A flush of what had completed at `since` failed: some of it will never be durable.
-    pub(super) fn lose_some(&mut self, since: u64, random: &mut Random) {
-        self.cached.retain(|cached| {
-            let covered = cached.completed.is_some_and(|tick| tick <= since);
-            !covered || random.one_in(2)
-        });
+    /// A flush that begins now fails: some of what it was to make durable never will be.
+    pub(super) fn lose_some(&mut self, random: &mut Random) {
+        self.cached
+            .retain(|cached| cached.completed.is_none() || random.one_in(2));
     }
 
     /// What was lost is not to be seen any more.

@@ -90,6 +90,10 @@ impl Inner {
             Task::Flush => None,
         };
         let fate = self.disks[disk].fate(&task, connection, touched.as_ref());
+        if matches!(task, Task::Flush) && fate == Fate::Met(Effect::ErrorAndLoss) {
+            // Lost before anybody is told.
+            self.disks[disk].lose_some(&mut self.random);
+        }
         if let (Task::Change(change), Fate::Met(effect)) = (&mut task, &fate) {
             self.spoil(disk, change, effect);
         }
@@ -251,7 +255,6 @@ impl Inner {
             Fate::Met(Effect::Error | Effect::ErrorAndLoss | Effect::ErrorInPart)
         );
         let lost = operation.fate == Fate::Met(Effect::Lose);
-        let loses = operation.fate == Fate::Met(Effect::ErrorAndLoss);
         operation.result = Some(if failed { Err(failure()) } else { Ok(()) });
         operation.counts.in_flight.fetch_sub(1, Ordering::SeqCst);
         let (waker, since) = (operation.waker.take(), operation.since);
@@ -270,8 +273,6 @@ impl Inner {
                 disk,
                 operation: number,
             });
-        } else if is_flush && loses {
-            self.disks[disk].lose_some(since, &mut self.random);
         } else if is_flush && !failed && !lost {
             self.disks[disk].flushed(since);
             self.log(Event::Flush { disk, since });
