@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_lite::future::or;
+use uuid::Uuid;
 use volume::block_device::BlockDevice as _;
 use volume::label::Areas;
 use volume::sim::{Effect, Fault, Operations, Stop};
@@ -20,7 +21,7 @@ use volume::{DeviceSource, Pool};
 use super::{Branch, Keeping};
 use crate::owners::number_of;
 use crate::state::boot_id;
-use crate::verify::path_of;
+use crate::verify::{Opened, path_of};
 use crate::violation::{trace, violation};
 
 /// How the pool left its machine.
@@ -108,7 +109,7 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
             // The records of an empty pool say nothing: those that count are looked at before.
             let tolerant = branch.tolerant(&opened, away).await;
             if away.is_empty() && branch.random.one_in(2) {
-                a_copy_lags_behind(branch);
+                a_copy_lags_behind(branch, &opened);
             }
             for volume in opened.pool.volumes() {
                 if let Some(number) = number_of(&volume.record().name) {
@@ -126,16 +127,23 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
     Some((left, tolerant))
 }
 
-/// One copy of the configuration takes too long for the commit that marks the pool: that commit makes nothing durable on its
-/// disk.
-fn a_copy_lags_behind(branch: &mut Branch<'_>) {
-    let Some(disk) = branch.a_disk() else { return };
+/// One copy of the configuration, on a disk with data, takes too long for the commit that marks the pool: that commit makes
+/// nothing durable there.
+fn a_copy_lags_behind(branch: &mut Branch<'_>, opened: &Opened) {
+    let records = opened.pool.volumes().into_iter().map(|v| v.record());
+    let plexes = records.flat_map(|record| record.plexes.clone());
+    let devices: Vec<Uuid> = plexes
+        .filter_map(|plex| Some(plex.extents().next()?.device))
+        .collect();
+    let device = branch.random.pick(&devices).copied();
+    let disk = device.and_then(|device| opened.owners.lock().disk_of(device));
+    let Some(disk) = disk else { return };
     let device = branch.world.device(disk);
     let Some(areas) = Areas::of(device.size_bytes()) else {
         return;
     };
     let start = areas.config_offset_bytes;
-    let moment = Duration::from_millis(branch.random.within(800..4_000));
+    let moment = Duration::from_millis(branch.random.within(1_100..4_000));
     let fault = Fault::new(Effect::Hang(Some(moment))).on(Operations::CHANGES);
     let fault = fault.range(start..start + areas.config_length_bytes);
     branch.world.inject(disk, fault.once());
