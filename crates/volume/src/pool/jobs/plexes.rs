@@ -216,19 +216,21 @@ impl<D: BlockDevice> Pool<D> {
         after.plexes.retain(|p| p.uuid != plex.uuid);
         let extents = freed(&record, &after);
         let reserved = self.inner.lock().await.space.hold(extents.clone());
-        self.change_volume(&found, Vec::new(), |record| {
-            record.plexes.retain(|p| p.uuid != plex.uuid);
-            Ok(())
-        })
-        .await?;
+        let changed = self
+            .change_volume(&found, Vec::new(), |record| {
+                record.plexes.retain(|p| p.uuid != plex.uuid);
+                Ok(())
+            })
+            .await;
+        // After an error it may have happened all the same: then something may still be on its way to the copy, too.
         self.retire(Retired {
             id: fresh_uuid(),
             volume: Some(found.clone()),
-            uncertain: false,
+            uncertain: changed.is_err(),
             extents,
             reserved,
         });
-        Ok(())
+        changed
     }
 
     /// Refuses when plexes hold the only valid copy of something.

@@ -155,3 +155,119 @@ fn one_of_two_disks_is_taken_back_without_a_restart() {
         });
     }
 }
+
+/// The writes that a commit of the configuration makes there: its pages, then its header.
+fn on_config(effect: Effect) -> Fault {
+    let areas = crate::label::Areas::of(64 * MIB).unwrap();
+    let start = areas.config_offset_bytes;
+    Fault::new(effect)
+        .on(Operations::CHANGES)
+        .range(start..start + areas.config_length_bytes)
+}
+
+/// A removal whose commit is found to have happened only later frees the space of the copy like any other: when nothing can
+/// land there any more.
+#[test]
+fn nobody_gets_the_space_of_a_removed_copy_while_a_write_may_land_there() {
+    let world = SimWorld::seeded(230);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 3]).await;
+        let volume = pool
+            .volume_create(request("v", 8, 2, &["d0", "d1"]))
+            .await
+            .unwrap();
+        let data = |byte: u8| bytes::Bytes::from(vec![byte; 4096]);
+        volume.write(0, data(1)).await.unwrap();
+        let place = volume.record().plexes[1].columns[0].extents[0].offset_bytes;
+        let late = Fault::new(Effect::Hang(Some(Duration::from_secs(4)))).on(Operations::CHANGES);
+        world.inject(1, late.range(place..place + 4096).once());
+        let writing = {
+            let volume = volume.clone();
+            spawn(async move { volume.write(0, data(2)).await })
+        };
+        world.device(0).sleep(Duration::from_millis(10)).await;
+        // The header reaches one disk of three.
+        for disk in [1, 2] {
+            world.inject(disk, on_config(Effect::Error).after(1).once());
+        }
+        let which = crate::pool::jobs::WhichPlex::On("d1".into());
+        let removed = pool.volume_remove_mirror("v", which).await;
+        assert!(removed.is_err(), "it is not known");
+        let other = pool
+            .volume_create(request("w", 8, 1, &["d1"]))
+            .await
+            .unwrap();
+        assert_eq!(volume.record().plexes.len(), 1, "it has happened");
+        writing.await.unwrap();
+        let whole = crate::block_device::aligned_buffer(8 << 20);
+        let (result, found) = other.read(0, whole).await;
+        result.unwrap();
+        assert!(found.iter().all(|byte| *byte == 0), "somebody else's write");
+        let free = free_of(&pool).await;
+        world.device(0).sleep(Duration::from_secs(20)).await;
+        assert!(free_of(&pool).await[1] > free[1], "now it is free");
+    });
+}
+
+/// The end of a job has moved the keys, and the commit that says so failed. Whoever cancels moves them back.
+#[test]
+fn a_job_that_is_cancelled_after_its_keys_were_moved_gives_them_back() {
+    let world = SimWorld::seeded(240);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 5]).await;
+        let volume = pool
+            .volume_create(CreateVolume {
+                keys_on: names(&["d0", "d1", "d2"]),
+                ..request("v", 8, 1, &["d0"])
+            })
+            .await
+            .unwrap();
+        let region = volume.private_region().unwrap();
+        region.commit(&keys(1)).await.unwrap();
+        let mutex = pool.keeper.keys_change(volume.uuid());
+        let held = mutex.lock().await;
+        let request = Migrate {
+            to: names(&["d3"]),
+            keys_to: names(&["d3"]),
+            ..Migrate::default()
+        };
+        pool.volume_migrate("v", request).await.unwrap();
+        let fresh = volume.record().job.clone().unwrap().keys_fresh;
+        until(&world, 30, "copied", || {
+            let record = volume.record();
+            let mut plexes = record.plexes.iter();
+            plexes.all(|plex| plex.is_attached() && volume.stale_count(plex.uuid) == 0)
+        })
+        .await;
+        for disk in 0..3 {
+            world.inject(disk, on_config(Effect::Error));
+        }
+        drop(held);
+        let members = async || -> Vec<Uuid> {
+            let health = region.health_now().await.unwrap();
+            health.iter().map(|info| info.uuid).collect()
+        };
+        for _ in 0..100 {
+            world.device(0).sleep(Duration::from_millis(100)).await;
+            if members().await == fresh {
+                break;
+            }
+        }
+        assert_eq!(members().await, fresh, "they were moved");
+        assert!(volume.record().job.is_some(), "and that is not recorded");
+        (0..3).for_each(|disk| world.clear_faults(disk));
+        pool.job_control("v", JobControl::Cancel).await.unwrap();
+        let record = volume.record();
+        assert_eq!(record.job, None);
+        let known = |uuid: &Uuid| record.keys.iter().any(|keys| keys.uuid == *uuid);
+        let members = members().await;
+        assert!(members.len() == 3 && members.iter().all(known));
+        region.commit(&keys(2)).await.unwrap();
+        drop(pool);
+        let (again, _) = open(&world, &[0, 1, 2, 3, 4]).await;
+        let volume = again.volume("v").unwrap();
+        assert_eq!(volume.fault(), None);
+        let found = volume.private_region().unwrap().load().await.unwrap();
+        assert_eq!(found, keys(2));
+    });
+}
