@@ -372,3 +372,33 @@ fn a_store_that_is_full_says_so_and_goes_on() {
         assert_eq!(contents(&store).await.1, [(capacity - 1, 1)].into());
     });
 }
+
+#[test]
+fn what_an_opening_of_some_found_is_not_contradicted_by_what_an_earlier_one_began() {
+    // A commit reaches some disks. The next opening does not see disk 0, serves what it finds, and changes nothing.
+    let mut contradicted = 0;
+    for (claims, headers) in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (0, 2)] {
+        let world = world(3);
+        block_on(async {
+            let made = PageStore::format(IDENTITY, replicas(&world, &[0, 1, 2]), record(0)).await;
+            drop(made.unwrap());
+            let mut store = open(&world, &[0, 1, 2]).await.unwrap();
+            world.fuse(1, Some(claims));
+            world.fuse(2, Some(headers));
+            let committed = store.commit(record(66), Vec::new()).await;
+            world.fuse(1, None);
+            world.fuse(2, None);
+            let served = contents(&open(&world, &[1, 2]).await.unwrap()).await.0;
+            assert!(served == 66 || committed.is_err(), "acknowledged");
+            contradicted += u32::from(served != 66);
+            for disks in majorities(&[0, 1, 2]) {
+                let images = (0..3).map(|disk| world.image(disk)).collect();
+                let world = world.with_images(images);
+                let store = open(&world, &disks).await;
+                let store = store.unwrap_or_else(|error| panic!("{disks:?}: {error}"));
+                assert_eq!(contents(&store).await.0, served, "{disks:?}");
+            }
+        });
+    }
+    assert!(contradicted > 1, "{contradicted}");
+}

@@ -9,7 +9,7 @@ use super::lab::*;
 use super::*;
 use crate::block_device::BlockDevice;
 use crate::config::PlexState;
-use crate::sim::{Effect, Fault, Operations, Stop};
+use crate::sim::{Effect, Fault, Operations, Stop, spawn};
 use crate::volume::regions::Regions;
 use crate::volume::regions::log_page::{LOG_BYTES, LOG_OFFSET};
 
@@ -308,5 +308,67 @@ fn a_write_that_failed_on_what_is_the_only_plex_now_is_answered() {
             None
         };
         assert_eq!(or(write, removed).await, Some(false));
+    });
+}
+
+/// A plex that misses a write and has nothing of it in its own log: what it misses is in the logs of the others before the
+/// configuration says that it is detached, or nobody would know it after a crash once the region is idle.
+#[test]
+fn what_a_plex_missed_is_known_after_a_crash_right_behind_its_detach() {
+    let lab = lab(2);
+    lab.world.run(async {
+        let (devices, volume) = lab.volume(true).await;
+        fill(&volume, 0, 4096, 1).await;
+        volume.close_clean().await.unwrap();
+        lab.world.inject(1, on_changes(Effect::Error, 0..64 * MIB));
+        drop(spawn(lab.clone().keep(volume.clone(), devices)));
+        fill(&volume, 0, 4096, 2).await;
+        assert!(!volume.record().plexes[1].is_attached());
+    });
+    // The disk is away at the next start, and its region becomes idle.
+    let lab = lab.after(Stop::Kill, 1);
+    lab.world.clear_faults(1);
+    lab.world.die(1);
+    lab.world.run(async {
+        let (_devices, volume) = lab.volume(false).await;
+        volume.close_clean().await.unwrap();
+    });
+    let lab = lab.after(Stop::Kill, 2);
+    lab.world.revive(1);
+    lab.world.run(async {
+        let (devices, volume) = lab.volume(false).await;
+        let next = with(&volume, back(1));
+        lab.attach(&volume, &devices, next, &[]).await;
+        lab.resync(&volume).await;
+        volume.flush().await.unwrap();
+        assert_eq!(first_byte(&volume).await, 2);
+        assert!(lab.content(0) == lab.content(1));
+    });
+}
+
+/// A device that was opened anew, and what it lost before: a flush of the volume is not one of what was written then.
+#[test]
+fn a_flush_does_not_vouch_for_what_was_written_through_an_earlier_opening() {
+    let lab = lab(2);
+    lab.world.run(async {
+        let (devices, volume) = lab.volume(true).await;
+        fill(&volume, 0, 4096, 1).await;
+        volume.flush().await.unwrap();
+        drop(spawn(lab.clone().keep(volume.clone(), devices.clone())));
+        fill(&volume, 0, 4096, 2).await;
+        let device = &devices[&disk_uuid(1)];
+        device.fail("it lost power");
+        lab.world.power_cycle(1);
+        device.bring_online(lab.world.device(1), "d1".into());
+        volume.flush().await.unwrap();
+        assert!(
+            !volume.record().plexes[1].is_attached(),
+            "it is believed, though nobody knows what it has"
+        );
+    });
+    let lab = lab.after(Stop::PowerCut, 1);
+    lab.world.run(async {
+        let (_devices, volume) = lab.volume(false).await;
+        assert_eq!(first_byte(&volume).await, 2, "it was flushed");
     });
 }
