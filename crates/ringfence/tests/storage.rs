@@ -541,7 +541,15 @@ fn lost_keys_stop_the_volume_and_a_person_recovers_them() {
         Some(6),
         "nobody is there to ask: {stderr}"
     );
-    assert!(stderr.contains(VM), "it shows first: {stderr}");
+    assert!(
+        stderr.contains(VM) && stderr.contains("AFTERWARDS (--until registered)"),
+        "it shows first what goes and what comes: {stderr}"
+    );
+    daemon.fails(
+        2,
+        &[&recover[..], &["--clear", "--until", "replaced"]].concat(),
+    );
+    daemon.fails(2, &["keys", "recover", "v", "--until", "replaced"]);
     daemon.fails(6, &["keys", "recover", "v", "--from", "d4", "--dry-run"]);
 
     let output = daemon.run(&[&recover[..], &["--yes", "--json"]].concat());
@@ -553,7 +561,17 @@ fn lost_keys_stop_the_volume_and_a_person_recovers_them() {
     );
     let shown = daemon.json(&["volume", "show", "v"]);
     assert_eq!(shown["state"], "online", "{shown}");
-    assert_eq!(events(&daemon, "keys-recovered")[0]["device"], "d3");
+    let event = &events(&daemon, "keys-recovered")[0];
+    assert_eq!(
+        (&event["device"], &event["until"]),
+        (&json!("d3"), &json!("registered"))
+    );
+    let keys = daemon.json(&["keys", "v"]);
+    assert_eq!(
+        (&keys["lost_until"], &keys["registrations"][0]["recovered"]),
+        (&json!("registered"), &json!(true)),
+        "{keys}"
+    );
     let told = connect(&daemon).clear_unit_attentions(lun()).unwrap_err();
     let told = told.sense().unwrap().additional;
     assert_eq!((told.code, told.qualifier), (0x44, 0x01));
@@ -562,6 +580,9 @@ fn lost_keys_stop_the_volume_and_a_person_recovers_them() {
     check(&mut log_in(&daemon), 11);
     let keys = daemon.json(&["keys", "v"]);
     assert_eq!(keys["registrations"], json!([]));
-    assert_eq!(keys["reason"], Value::Null);
+    assert_eq!(
+        (&keys["reason"], &keys["lost_until"]),
+        (&Value::Null, &Value::Null)
+    );
     daemon.fails(6, &["keys", "recover", "v", "--clear", "--yes"]);
 }
