@@ -53,7 +53,8 @@ pub enum Ownership {
     Owner(Nexus),
     /// None of the owners is logged in; the first that comes gets it.
     NobodyLoggedIn,
-    /// Somebody is registered, so RESERVE is not possible (SPC-2 5.5.1): persistent reservations say who has access.
+    /// Somebody is registered, so RESERVE is not possible (SPC-2 5.5.1): persistent reservations say who has access. So they
+    /// do while information about them is lost, whoever is registered.
     Registrants,
     /// Another nexus has reserved the volume.
     ReservedBy(Nexus),

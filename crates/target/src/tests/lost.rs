@@ -261,3 +261,31 @@ fn who_cannot_be_recorded_as_registered_anew_is_told_still() {
         }
     });
 }
+
+/// `reserve-release`: nobody gets a SCSI-2 reservation while information is lost, nor is anybody told that one has it.
+#[test]
+fn no_owner_while_information_is_lost() {
+    run(async {
+        let world = World::new().await;
+        let (a, b) = (world.initiator("a").await, world.initiator("b").await);
+        lose(&world, LostUntil::Registered).await;
+        let volume = world.pool.volume("v0").unwrap().uuid();
+        let name = |name| nexus(name).initiator.name.to_string();
+        let order = FenceOrder {
+            initiators: [name("a")].into(),
+            scsi2_owners: vec![name("b")],
+            ..FenceOrder::default()
+        };
+        let done = world.target.fence(volume, &order).await.unwrap();
+        assert_eq!(done.ownership, Ownership::Registrants);
+        for initiator in [&a, &b] {
+            attentions(initiator).await;
+        }
+        is_told(&b).await;
+        a.conflicts(write(0, 1), &[1; 512]).await;
+        assert!(
+            stored(&world).await.lost.is_some(),
+            "a fence of nobody who was recovered"
+        );
+    });
+}

@@ -184,7 +184,8 @@ impl<D: BlockDevice> LogicalUnit<D> {
                 false => Ownership::ReservedBy(holder),
             };
         }
-        if !reservations.persistent.registrants.is_empty() {
+        let persistent = &reservations.persistent;
+        if !persistent.registrants.is_empty() || persistent.lost.is_some() {
             return Ownership::Registrants;
         }
         let Some(nexus) = candidate else {
