@@ -88,6 +88,12 @@ pub trait BlockDevice: Send + Sync + 'static {
 
     /// Waits for `duration` on that clock.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+
+    /// Waits for a second or two on that clock. For those who will hardly ever wait to the end: beginning and giving up
+    /// should cost as little as can be.
+    fn pause(&self) -> impl Future<Output = ()> {
+        self.sleep(Duration::from_secs(1))
+    }
 }
 
 /// A run of a device that is wholly allocated or wholly deallocated.

@@ -10,11 +10,11 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
 use event_listener::Event;
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub struct Device<D> {
     uuid: Uuid,
     name: String,
     path: ArcSwap<String>,
+    /// What it was opened as first: all incarnations have the same clock.
+    clock: Arc<D>,
     opened: ArcSwap<Opened<D>>,
     /// Earlier incarnations that may still have operations in flight.
     retired: Mutex<Vec<Arc<D>>>,
@@ -49,7 +51,7 @@ struct Opened<D> {
     incarnation: u64,
     inner: Arc<D>,
     flushes: GroupFlush,
-    failed: ArcSwapOption<String>,
+    failed: OnceLock<String>,
 }
 
 impl<D> Opened<D> {
@@ -58,15 +60,13 @@ impl<D> Opened<D> {
             incarnation,
             inner,
             flushes: GroupFlush::default(),
-            failed: ArcSwapOption::empty(),
+            failed: OnceLock::new(),
         }
     }
 
     /// The first reason stays.
     fn fail(&self, reason: String) {
-        let reason = Some(Arc::new(reason));
-        self.failed
-            .rcu(|failed| failed.clone().or_else(|| reason.clone()));
+        self.failed.get_or_init(|| reason);
     }
 }
 
@@ -77,6 +77,7 @@ impl<D: BlockDevice> Device<D> {
             uuid,
             name,
             path: ArcSwap::from_pointee(path),
+            clock: inner.clone(),
             opened: ArcSwap::from_pointee(Opened::new(1, inner)),
             retired: Mutex::default(),
             errors: ErrorCounters::default(),
@@ -112,17 +113,17 @@ impl<D: BlockDevice> Device<D> {
 
     /// Whether it is used.
     pub fn health(&self) -> DeviceHealth {
-        match &*self.opened.load().failed.load() {
+        match self.opened.load().failed.get() {
             None => DeviceHealth::Online,
             Some(reason) => DeviceHealth::Failed {
-                reason: reason.to_string(),
+                reason: reason.clone(),
             },
         }
     }
 
     /// Whether operations are tried at all.
     pub fn is_online(&self) -> bool {
-        self.opened.load().failed.load().is_none()
+        self.opened.load().failed.get().is_none()
     }
 
     /// What has gone wrong since the daemon started; it survives [`Device::bring_online`].
@@ -156,7 +157,7 @@ impl<D: BlockDevice> Device<D> {
         let retired = self.retired.lock();
         let opened = self.opened.load();
         let unfinished = Self::unfinished(&retired) + opened.inner.in_flight();
-        if opened.failed.load().is_none() || unfinished > 0 {
+        if opened.failed.get().is_none() || unfinished > 0 {
             return Err(unfinished.max(1));
         }
         opened.inner.close();
@@ -199,13 +200,17 @@ impl<D: BlockDevice> Device<D> {
 
     /// Time on the device's clock.
     pub fn now(&self) -> Duration {
-        self.opened.load().inner.now()
+        self.clock.now()
     }
 
     /// Waits on the device's clock, also when the device is failed.
     pub async fn sleep(&self, duration: Duration) {
-        let inner = self.opened.load().inner.clone();
-        inner.sleep(duration).await;
+        self.clock.sleep(duration).await;
+    }
+
+    /// Waits for a second or two on the device's clock: see [`BlockDevice::pause`].
+    pub fn pause(&self) -> impl Future<Output = ()> {
+        self.clock.pause()
     }
 
     /// Runs `operation` for at most `limit` on the device's clock; `None` when it was given up, which is counted as a
@@ -279,10 +284,11 @@ impl<D: BlockDevice> Device<D> {
         self.note(&self.errors.hangs, "no answer in time".into());
     }
 
-    /// The incarnation to be used, unless it has failed.
-    fn opened(&self, operation: &'static str) -> Result<Guard<Arc<Opened<D>>>, VolumeError> {
-        let opened = self.opened.load();
-        match &*opened.failed.load() {
+    /// The incarnation to be used, unless it has failed. Counted: a thread has only a few guards that are not, and an
+    /// operation that waits would keep one of them.
+    fn opened(&self, operation: &'static str) -> Result<Arc<Opened<D>>, VolumeError> {
+        let opened = self.opened.load_full();
+        match opened.failed.get() {
             None => {}
             Some(reason) => {
                 let source = io::Error::other(format!("the device has failed: {reason}"));

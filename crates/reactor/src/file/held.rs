@@ -1,9 +1,12 @@
 //! The open file of a device: who still uses it, and what was given up on it.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwapOption, Guard};
+use pin_project_lite::pin_project;
 
 use super::descriptor::DeviceFd;
 
@@ -106,14 +109,35 @@ impl HeldFile {
     }
 
     /// Runs an operation and notes when its future is dropped before the end.
-    pub(super) async fn watch<T>(&self, operation: impl Future<Output = T>) -> T {
-        let mut watched = Watched {
-            file: self,
-            ended: false,
-        };
-        let result = operation.await;
-        watched.ended = true;
-        result
+    pub(super) fn watch<F: Future>(&self, operation: F) -> Watching<'_, F> {
+        Watching {
+            operation,
+            watched: Watched {
+                file: self,
+                ended: false,
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// An operation that is watched. (Not an async block, which would have room for the operation twice.)
+    pub(super) struct Watching<'a, F> {
+        #[pin]
+        operation: F,
+        // Dropped after the operation: see `HeldFile::abandon`.
+        watched: Watched<'a>,
+    }
+}
+
+impl<F: Future> Future for Watching<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.operation.poll(context);
+        this.watched.ended = polled.is_ready();
+        polled
     }
 }
 

@@ -228,21 +228,20 @@ pub(super) async fn write(
 
 /// Puts what it can into the page cache, without waiting if that can be had; the number of bytes.
 fn write_cached(device: &FileDevice, offset_bytes: u64, data: &Bytes) -> usize {
-    if device.blocks {
+    let nowait = device.nowait_write.load(Ordering::Relaxed);
+    if device.blocks || !nowait && device.never_block.load(Ordering::Relaxed) {
         return 0;
     }
     let Ok(file) = device.file.borrow() else {
         return 0; // the other way says so
     };
-    let written = if device.nowait_write.load(Ordering::Relaxed) {
+    let written = if nowait {
         let slices = &[IoSlice::new(data)];
         let written = pwritev2(&*file, slices, offset_bytes, ReadWriteFlags::NOWAIT);
         if let Err(error) = written {
             note_refusal(&device.nowait_write, error);
         }
         Some(written)
-    } else if device.never_block.load(Ordering::Relaxed) {
-        return 0;
     } else {
         let write = || pwrite(&*file, data, offset_bytes);
         device.inline_writes.run(offset_bytes, data.len(), write)

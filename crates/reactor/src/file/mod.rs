@@ -192,14 +192,16 @@ impl BlockDevice for FileDevice {
         self.alignment_bytes
     }
 
-    async fn read(&self, offset_bytes: u64, buf: BytesMut) -> (std::io::Result<()>, BytesMut) {
-        let reading = io::read(self, offset_bytes, buf);
-        self.file.watch(reading).await
+    fn read(
+        &self,
+        offset_bytes: u64,
+        buf: BytesMut,
+    ) -> impl Future<Output = (std::io::Result<()>, BytesMut)> {
+        self.file.watch(io::read(self, offset_bytes, buf))
     }
 
-    async fn write(&self, offset_bytes: u64, data: Bytes) -> std::io::Result<()> {
-        let writing = io::write(self, offset_bytes, data);
-        self.file.watch(writing).await
+    fn write(&self, offset_bytes: u64, data: Bytes) -> impl Future<Output = std::io::Result<()>> {
+        self.file.watch(io::write(self, offset_bytes, data))
     }
 
     async fn flush(&self) -> std::io::Result<()> {
@@ -249,5 +251,9 @@ impl BlockDevice for FileDevice {
 
     async fn sleep(&self, duration: Duration) {
         crate::time::sleep(duration).await;
+    }
+
+    fn pause(&self) -> impl Future<Output = ()> {
+        crate::time::Pause::default()
     }
 }

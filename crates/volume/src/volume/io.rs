@@ -224,7 +224,16 @@ pub(super) async fn write_range<D: BlockDevice>(
     if is_aligned(alignment, offset_bytes, &data) {
         return device.write(offset_bytes, data).await;
     }
-    let alignment = alignment as u64;
+    // Boxed: the rare case must not make the future of the common one larger.
+    boxed(write_unaligned(device, offset_bytes, data)).await
+}
+
+async fn write_unaligned<D: BlockDevice>(
+    device: &Device<D>,
+    offset_bytes: u64,
+    data: Bytes,
+) -> Result<(), VolumeError> {
+    let alignment = device.alignment_bytes() as u64;
     let start = offset_bytes / alignment * alignment;
     let end = (offset_bytes + data.len() as u64).next_multiple_of(alignment);
     let mut whole = aligned_buffer((end - start) as usize);

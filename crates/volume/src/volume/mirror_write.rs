@@ -6,6 +6,7 @@
 //! what happens when one does not.
 
 use std::ops::Range;
+use std::pin::pin;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -17,6 +18,7 @@ use super::together::{Together, What};
 use super::write_table::Use;
 use super::{Layout, LayoutGuard, Volume};
 use crate::block_device::BlockDevice;
+use crate::device::Device;
 use crate::error::VolumeError;
 use crate::translate::{DeviceRange, Region};
 
@@ -65,6 +67,20 @@ pub(super) struct Run {
     pub(super) valid: u8,
 }
 
+/// Where a run lies on a plex that has it in one piece.
+struct Place<'a, D> {
+    /// Position in [`Layout::plexes`].
+    plex: usize,
+    range: DeviceRange,
+    device: &'a Device<D>,
+}
+
+impl<D: BlockDevice> Place<'_, D> {
+    fn write(&self, data: &Bytes) -> impl Future<Output = Result<(), VolumeError>> {
+        write_range(self.device, self.range.device_offset_bytes, data.clone())
+    }
+}
+
 impl<D: BlockDevice> Layout<D> {
     /// The runs of a range, by the plexes that writes go to.
     pub(super) fn runs(
@@ -96,6 +112,32 @@ impl<D: BlockDevice> Layout<D> {
             }
         }
         runs
+    }
+
+    /// Where a run lies that two plexes have, each in one piece and neither where the other one is; `None` for any other.
+    fn two_places(&self, run: &Run) -> Option<[Place<'_, D>; 2]> {
+        if self.shares || run.plexes.count_ones() != 2 {
+            return None;
+        }
+        let first = run.plexes.trailing_zeros() as usize;
+        let second = run.plexes.ilog2() as usize;
+        Some([self.place(first, run)?, self.place(second, run)?])
+    }
+
+    fn place(&self, plex: usize, run: &Run) -> Option<Place<'_, D>> {
+        let region = Region::Public {
+            plex: self.plexes[plex].position,
+        };
+        let length_bytes = run.range.end - run.range.start;
+        let ranges = self.map.translate(region, run.range.start, length_bytes);
+        // What is wrong is said where all cases are treated.
+        let [range] = ranges.ok()?.into_inner().ok()?;
+        let device = self.device(&range).ok()?;
+        Some(Place {
+            plex,
+            range,
+            device,
+        })
     }
 
     /// The range that a write must have to itself.
@@ -132,10 +174,11 @@ impl<D: BlockDevice> Volume<D> {
 
     pub(super) async fn mirror_write(
         &self,
-        mut layout: LayoutGuard<D>,
+        layout: LayoutGuard<D>,
         offset_bytes: u64,
         change: Change,
     ) -> Result<(), VolumeError> {
+        let mut layout = layout.counted();
         loop {
             let range = self.bounds(&layout, offset_bytes, change.length_bytes())?;
             let Some(tracker) = &layout.tracker else {
@@ -155,7 +198,7 @@ impl<D: BlockDevice> Volume<D> {
             let locked = self.table.take(layout.locked(&range), Use::Write).await;
             if tracker.is_retired() {
                 drop(locked);
-                layout = self.writable()?;
+                layout = self.writable()?.counted();
                 continue;
             }
             let _load = tracker.load();
@@ -240,6 +283,7 @@ impl<D: BlockDevice> Volume<D> {
             regions,
             valid: 0,
             parts: SmallVec::new(),
+            is_quiet: false,
         }
     }
 
@@ -255,10 +299,27 @@ impl<D: BlockDevice> Volume<D> {
             return Err(self.no_copy_of(&run.range));
         }
         let regions = tracker.regions_of(&run.range);
-        let mut together = self.together(layout, tracker, What::Write, regions.clone());
-        together.valid = run.valid;
-        push_writes(&mut together, layout, run.plexes, &run.range, &change)?;
-        let result = together.for_client().await;
+        let together = || Together {
+            valid: run.valid,
+            ..self.together(layout, tracker, What::Write, regions.clone())
+        };
+        let result = match (layout.two_places(&run), &change) {
+            (Some([one, other]), Change::Data(data)) => {
+                // The common case, without allocating.
+                let first = pin!(one.write(data));
+                let second = pin!(other.write(data));
+                let mut together = together();
+                together.lend(one.plex, one.range.device, first);
+                together.lend(other.plex, other.range.device, second);
+                together.is_quiet = true;
+                together.for_client().await
+            }
+            _ => {
+                let mut together = together();
+                push_writes(&mut together, layout, run.plexes, &run.range, &change)?;
+                together.for_client().await
+            }
+        };
         if result.is_err() {
             // Each of them may have some of it. Before the range is given back, so that nobody reads it unsettled. One that
             // is being filled is filled anew, unless it is about to become valid.

@@ -65,6 +65,16 @@ pub fn region_bytes_for(size_bytes: u64) -> u64 {
 /// A layout in use, without touching its reference count in the common case.
 struct LayoutGuard<D>(arc_swap::Guard<Option<Arc<Layout<D>>>>);
 
+impl<D> LayoutGuard<D> {
+    /// For an operation that will wait: counted, because a thread has only a few guards that are not, and who finds none
+    /// left pays for it.
+    fn counted(self) -> Self {
+        LayoutGuard(arc_swap::Guard::from_inner(arc_swap::Guard::into_inner(
+            self.0,
+        )))
+    }
+}
+
 impl<D> std::ops::Deref for LayoutGuard<D> {
     type Target = Layout<D>;
 

@@ -31,8 +31,8 @@
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -61,7 +61,23 @@ pub(super) enum What {
     Intent,
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<(), VolumeError>> + 'a>>;
+type Operation<'a> = dyn Future<Output = Result<(), VolumeError>> + 'a;
+
+/// A device operation that has not ended.
+enum Running<'a> {
+    Own(Pin<Box<Operation<'a>>>),
+    /// It lies with the caller.
+    Lent(Pin<&'a mut Operation<'a>>),
+}
+
+impl Running<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), VolumeError>> {
+        match self {
+            Running::Own(operation) => operation.as_mut().poll(context),
+            Running::Lent(operation) => operation.as_mut().poll(context),
+        }
+    }
+}
 
 /// A device operation that is a part of the whole.
 pub(super) struct Part<'a> {
@@ -95,6 +111,22 @@ pub(super) struct Together<'a, D> {
     /// The plexes that had valid data before, by bit. If all of them fail, the operation has failed.
     pub(super) valid: u8,
     pub(super) parts: SmallVec<[Part<'a>; 2]>,
+    /// No part waits for another one's end to be seen: see [`Together::poll_quietly`].
+    pub(super) is_quiet: bool,
+}
+
+impl Part<'_> {
+    /// Polls it when it runs; false when it still does.
+    fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        if let State::Running(operation) = &mut self.state {
+            match operation.poll(context) {
+                Poll::Ready(Ok(())) => self.state = State::Done,
+                Poll::Ready(Err(error)) => self.state = State::Failed(error),
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
 }
 
 /// How a plex stands.
@@ -114,10 +146,24 @@ impl<'a, D: BlockDevice> Together<'a, D> {
         device: Uuid,
         operation: impl Future<Output = Result<(), VolumeError>> + 'a,
     ) {
+        self.add(plex, device, Running::Own(Box::pin(operation)));
+    }
+
+    /// As [`Together::push`], for an operation that the caller keeps.
+    pub(super) fn lend(
+        &mut self,
+        plex: usize,
+        device: Uuid,
+        operation: Pin<&'a mut Operation<'a>>,
+    ) {
+        self.add(plex, device, Running::Lent(operation));
+    }
+
+    fn add(&mut self, plex: usize, device: Uuid, operation: Running<'a>) {
         self.parts.push(Part {
             plexes: 1 << plex,
             device,
-            state: State::Running(Box::pin(operation)),
+            state: State::Running(operation),
         });
     }
 
@@ -130,15 +176,25 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let mut ended = true;
         for part in &mut self.parts {
-            if let State::Running(future) = &mut part.state {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(Ok(())) => part.state = State::Done,
-                    Poll::Ready(Err(error)) => part.state = State::Failed(error),
-                    Poll::Pending => ended = false,
-                }
-            }
+            ended &= part.poll(context);
         }
         ended
+    }
+
+    /// As [`Together::poll`], but only the last of those that run wakes the task when it ends: the others are looked at
+    /// then. One of them that has ended is not seen before, which the caller must bear.
+    fn poll_quietly(&mut self, context: &mut Context<'_>) -> bool {
+        let running = |part: &Part<'_>| matches!(part.state, State::Running(_));
+        while let Some(last) = self.parts.iter().rposition(running) {
+            let (others, last) = self.parts.split_at_mut(last);
+            for part in others {
+                part.poll(&mut Context::from_waker(Waker::noop()));
+            }
+            if !last[0].poll(context) {
+                return false;
+            }
+        }
+        true
     }
 
     fn standing(&self, plex: usize) -> Standing {
@@ -169,14 +225,21 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     }
 
     fn any_ended(&self) -> bool {
+        let running = |part: &Part<'_>| matches!(part.state, State::Running(_));
+        if self.parts.iter().all(running) {
+            return false;
+        }
         self.plexes()
             .any(|plex| self.standing(plex) != Standing::Running)
     }
 
     /// Runs all parts until they have ended, or until some plex has and the others have lagged for the limit.
     async fn run(&mut self) {
-        let mut timer: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        if self.is_quiet && self.run_quietly().await {
+            return;
+        }
         let layout = self.layout;
+        let mut timer = pin!(None);
         poll_fn(|context| {
             if self.poll(context) {
                 return Poll::Ready(());
@@ -188,14 +251,36 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 let Some(device) = layout.clock() else {
                     return Poll::Pending;
                 };
-                timer = Some(Box::pin(device.sleep(HANG_LIMIT)));
+                timer.set(Some(device.sleep(HANG_LIMIT)));
             }
-            match &mut timer {
-                Some(timer) => timer.as_mut().poll(context),
+            match timer.as_mut().as_pin_mut() {
+                Some(timer) => timer.poll(context),
                 None => Poll::Pending,
             }
         })
         .await;
+    }
+
+    /// Runs all parts without looking which of them ends first, for a second or two: true when all have ended. As long as
+    /// nothing is wrong a task is woken once; a hang is noticed that much later.
+    async fn run_quietly(&mut self) -> bool {
+        let Some(device) = self.layout.clock() else {
+            return false;
+        };
+        let mut timer = pin!(None);
+        poll_fn(|context| {
+            if self.poll_quietly(context) {
+                return Poll::Ready(true);
+            }
+            if timer.is_none() {
+                timer.set(Some(device.pause()));
+            }
+            match timer.as_mut().as_pin_mut() {
+                Some(timer) => timer.poll(context).map(|()| false),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Whether `plex` need not do it any more: nobody believes what it missed.
@@ -274,7 +359,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     ///
     /// # Errors
     /// The error of a plex when no plex that counts has done it, or when the keeper said that there is no other copy.
-    pub(super) async fn for_client(mut self) -> Result<(), VolumeError> {
+    pub(super) async fn for_client(&mut self) -> Result<(), VolumeError> {
         self.run().await;
         if self.all_done() {
             return Ok(());
@@ -377,7 +462,7 @@ impl<'a, D: BlockDevice> Together<'a, D> {
     pub(super) async fn for_keeper(mut self) -> Result<(), Vec<Failure>> {
         {
             let layout = self.layout;
-            let mut timer: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+            let mut timer = pin!(None);
             poll_fn(|context| {
                 if self.poll(context) {
                     return Poll::Ready(());
@@ -385,10 +470,10 @@ impl<'a, D: BlockDevice> Together<'a, D> {
                 if timer.is_none()
                     && let Some(device) = layout.clock()
                 {
-                    timer = Some(Box::pin(device.sleep(HANG_LIMIT)));
+                    timer.set(Some(device.sleep(HANG_LIMIT)));
                 }
-                match &mut timer {
-                    Some(timer) => timer.as_mut().poll(context),
+                match timer.as_mut().as_pin_mut() {
+                    Some(timer) => timer.poll(context),
                     None => Poll::Pending,
                 }
             })
