@@ -142,6 +142,10 @@ async fn recover(branch: &mut Branch<'_>, case: &Case) {
     }
     let survived = LuReservations::from(state.clone());
     let lost = apply(&survived, &Event::InformationLost { until }).state;
+    trace!(
+        "  {} registrations are recovered, lost until {until}",
+        state.registrants.len()
+    );
     let mut expected = lost.persistent;
     if let Some(volume) = branch.model.volumes.get_mut(&case.number) {
         volume.keys.acknowledged = expected.clone();
@@ -151,7 +155,7 @@ async fn recover(branch: &mut Branch<'_>, case: &Case) {
     }
     branch.model.without = None;
     branch.check(&opened).await;
-    if until == LostUntil::Registered && branch.random.one_in(2) {
+    if until == LostUntil::Registered && !branch.random.one_in(3) {
         register_anew(branch, &opened, case.number).await;
         branch.stir(&opened).await;
     } else if branch.random.one_in(2) {
@@ -194,7 +198,7 @@ async fn register_anew(branch: &mut Branch<'_>, opened: &Opened, number: u32) {
     let mut senders: Vec<_> = expected.keys.acknowledged.registrants.keys().collect();
     senders.retain(|_| !branch.random.one_in(3));
     let mut senders: Vec<_> = senders.into_iter().cloned().collect();
-    if branch.random.one_in(3) {
+    if senders.is_empty() || branch.random.one_in(3) {
         senders.insert(0, nexus(branch.random.below(20)));
     }
     let topology = Topology {
