@@ -60,16 +60,24 @@ async fn add_mirror(life: &Life) {
 
 /// The copy on a disk in trouble goes for good: what waits there may still be written when the disk is well again.
 async fn remove_ill(life: &Life) {
-    let Some(name) = name(life) else { return };
     let device = {
         let model = life.model.borrow();
         let disk = model.trouble.as_ref().map(|trouble| trouble.disk);
         let mut devices = model.devices.iter();
         devices
             .find(|(_, on)| Some(**on) == disk)
-            .map(|(name, _)| name.clone())
+            .map(|(name, disk)| (name.clone(), *disk))
     };
-    let Some(device) = device else { return };
+    let Some((device, disk)) = device else { return };
+    let is_ill = |device| life.owners.lock().disk_of(device) == Some(disk);
+    let records = life.pool.volumes().into_iter().map(|v| v.record());
+    let mirrors: Vec<String> = records
+        .filter(|record| record.plexes.len() > 1 && record.job.is_none())
+        .filter(|record| record.extents().any(|extent| is_ill(extent.device)))
+        .map(|record| record.name.clone())
+        .collect();
+    let name = life.random.borrow_mut().pick(&mirrors).cloned();
+    let Some(name) = name else { return };
     let _active = life.begin("remove ill mirror", 0);
     life.owners.lock().refresh(&life.pool);
     let which = WhichPlex::On(device);

@@ -18,18 +18,18 @@ pub async fn nemesis(life: Rc<Life>) {
     loop {
         let pause = life.below(40_000);
         life.sleep(Duration::from_micros(pause)).await;
-        let trouble = life
-            .model
-            .borrow()
-            .trouble
-            .as_ref()
-            .map(|trouble| trouble.lifted.is_some());
+        let (trouble, hangs) = {
+            let model = life.model.borrow();
+            let trouble = model.trouble.as_ref();
+            let hangs = trouble.is_some_and(|trouble| trouble.ill == Ill::Hanging);
+            (trouble.map(|trouble| trouble.lifted.is_some()), hangs)
+        };
         match trouble {
             _ if life.quiet.get() => return,
             None if life.one_in(2) => begin(&life).await,
             Some(false) => {
                 // Long enough, sometimes, for everybody to lose patience.
-                if life.one_in(3) {
+                if life.one_in(if hangs { 2 } else { 3 }) {
                     let patience = life.below(30);
                     life.sleep(Duration::from_secs(patience)).await;
                 }

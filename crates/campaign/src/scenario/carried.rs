@@ -108,7 +108,7 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
         _ => {
             // The records of an empty pool say nothing: those that count are looked at before.
             let tolerant = branch.tolerant(&opened, away).await;
-            if away.is_empty() && branch.random.one_in(2) {
+            if away.is_empty() {
                 a_copy_lags_behind(branch, &opened);
             }
             for volume in opened.pool.volumes() {
@@ -127,11 +127,12 @@ async fn leave(branch: &mut Branch<'_>, away: &BTreeSet<usize>) -> Option<(Left,
     Some((left, tolerant))
 }
 
-/// One copy of the configuration, on a disk with data, takes too long for the commit that marks the pool: that commit makes
+/// One copy of the configuration, on a disk with the only copy of some data, takes too long for the commit that marks the pool: that commit makes
 /// nothing durable there.
 fn a_copy_lags_behind(branch: &mut Branch<'_>, opened: &Opened) {
     let records = opened.pool.volumes().into_iter().map(|v| v.record());
-    let plexes = records.flat_map(|record| record.plexes.clone());
+    let single = records.filter(|record| record.plexes.len() == 1);
+    let plexes = single.flat_map(|record| record.plexes.clone());
     let devices: Vec<Uuid> = plexes
         .filter_map(|plex| Some(plex.extents().next()?.device))
         .collect();

@@ -111,6 +111,9 @@ pub(super) fn scenario(branch: &mut Branch<'_>) {
             if let Some(opened) = branch.open(&away).await {
                 let _keeping = Keeping::new(&opened.pool);
                 branch.check(&opened).await;
+                if branch.random.one_in(2) {
+                    branch.sleep(Duration::from_secs(10)).await;
+                }
                 branch.stir(&opened).await;
                 branch.check(&opened).await;
             }
@@ -195,6 +198,11 @@ async fn break_and_go_on(branch: &mut Branch<'_>, way: Way, lost: BTreeSet<usize
             // It is needed.
             Err(_) => return None,
         }
+    }
+    if way == Way::Die && branch.random.one_in(3) {
+        // Somebody meets it, and then the power fails.
+        branch.stir(&opened).await;
+        return Some((lost, branch.model.without.clone().unwrap_or_default()));
     }
     go_on(branch, &opened, lost, calm).await
 }
@@ -382,6 +390,8 @@ fn everybody_comes_back(branch: &mut Branch<'_>, labels: &Labels) {
         }
         branch.model.without = None;
         branch.check(&opened).await;
+        // Time for what was missed to be copied, and for all plexes to count as the same.
+        branch.sleep(Duration::from_secs(30)).await;
     });
     world.observe(|_| {});
 }
