@@ -6,7 +6,7 @@ use reservation::{InitiatorPort, Key, Nexus, Registrant, State};
 use super::*;
 use crate::block_device::aligned_buffer;
 use crate::config::{Access, BlockSize};
-use crate::sim::{SimDevice, SimWorld};
+use crate::sim::{Effect, Fault, Operations, SimDevice, SimWorld, Stop};
 use crate::translate::Region;
 
 mod crashes;

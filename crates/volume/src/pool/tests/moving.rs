@@ -1,5 +1,7 @@
 //! Import, export and handover.
 
+use std::time::Duration;
+
 use super::*;
 
 const ELSEWHERE: Uuid = Uuid::from_u128(0xe15e);
@@ -254,4 +256,33 @@ fn a_failed_export_is_no_handover() {
         });
     }
     assert!(failures >= 2, "{failures}");
+}
+
+/// The commit that marks the pool makes nothing durable on a disk whose copy of the configuration it does not reach in time.
+#[test]
+fn what_was_written_before_an_export_is_durable_on_every_disk() {
+    let world = world(&[64, 64, 64]);
+    let areas = crate::label::Areas::of(64 << 20).unwrap();
+    let start = areas.config_offset_bytes;
+    world.run(async {
+        let pool = pool(&world, 3).await;
+        let on = CreateVolume {
+            on: vec!["d1".into()],
+            ..request("v", 4)
+        };
+        let volume = pool.volume_create(on).await.unwrap();
+        volume.write(0, vec![7; 4096].into()).await.unwrap();
+        let late = Fault::new(Effect::Hang(Some(Duration::from_secs(3))));
+        let late = late.range(start..start + areas.config_length_bytes);
+        world.inject(1, late.on(Operations::CHANGES).once());
+        pool.export().await.unwrap();
+    });
+    for seed in 0..10 {
+        let there = world.after(Stop::PowerCut, seed);
+        there.run(async {
+            let pool = open_elsewhere(&there, &[0, 1, 2]).await.unwrap();
+            let volume = pool.volume("v").unwrap();
+            assert_eq!(read(&volume, 0, 4096).await, [7; 4096]);
+        });
+    }
 }
