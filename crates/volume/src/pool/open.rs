@@ -167,10 +167,15 @@ impl<D: BlockDevice> Pool<D> {
         inner.space.forget();
         inner.names = None;
         let mut known: BTreeMap<u16, Arc<Volume<D>>> = BTreeMap::new();
+        let mut deleted = Vec::new();
         for volume in self.volumes() {
             let lun = volume.lun();
             match config.config().volumes.get(&volume.uuid()) {
-                None => volume.close().await,
+                // What is in flight is not waited for with the pool's lock in hand: it may need the keeper to end.
+                None => {
+                    volume.shut();
+                    deleted.push(volume);
+                }
                 Some(record) => {
                     if *volume.record() != *record {
                         let layout = volume.prepare_layout(record, &inner.devices).ok();
@@ -206,6 +211,9 @@ impl<D: BlockDevice> Pool<D> {
             }
         });
         inner.config = Some(config);
+        for volume in deleted {
+            self.retire_volume(inner, volume);
+        }
         Ok(())
     }
 }

@@ -119,6 +119,12 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Ends the I/O of a deleted volume: what comes later fails, what is in flight is waited for.
     pub(crate) async fn close(&self) {
+        self.shut();
+        self.generations.all_ended().await;
+    }
+
+    /// As [`Volume::close`], without waiting: that remains to be done before anybody else gets the space.
+    pub(crate) fn shut(&self) {
         self.refuse_writes
             .store(Some(Arc::new("the volume was deleted".into())));
         drop(self.layout.swap(None));
@@ -126,11 +132,10 @@ impl<D: BlockDevice> Volume<D> {
             // Those who wait for a plex see that there is no layout any more.
             tracker.notify();
         }
-        self.generations.all_ended().await;
     }
 
-    /// Whether [`Volume::close`] was called.
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether [`Volume::close`] or [`Volume::shut`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
         self.layout.load().is_none()
     }
 

@@ -8,8 +8,9 @@ use uuid::Uuid;
 use crate::block_device::BlockDevice;
 use crate::config::Extent;
 use crate::device::Device;
-use crate::pool::Pool;
+use crate::fresh_uuid::fresh_uuid;
 use crate::pool::space::Reserved;
+use crate::pool::{Inner, Pool};
 use crate::volume::Volume;
 
 /// Between two looks at a device with operations that nobody waits for.
@@ -34,6 +35,22 @@ impl<D: BlockDevice> Pool<D> {
         self.keeper.wake();
     }
 
+    /// The space of a volume that was deleted, as is found now, and that somebody may use still.
+    pub(in crate::pool) fn retire_volume(&self, inner: &Inner<D>, volume: Arc<Volume<D>>) {
+        let mut extents: Vec<Extent> = volume.record().extents().copied().collect();
+        // What a plex shares with the one it replaces comes twice.
+        extents.sort_by_key(|extent| (extent.device, extent.offset_bytes));
+        extents.dedup();
+        let reserved = inner.space.hold(extents.clone());
+        self.retire(Retired {
+            id: fresh_uuid(),
+            volume: Some(volume),
+            uncertain: false,
+            extents,
+            reserved,
+        });
+    }
+
     /// Waits until no layout with the extents is in use and no operation is left on their devices, gives the space back to
     /// the devices, and frees them.
     pub(super) async fn give_back(&self, retired: Retired<D>) {
@@ -42,7 +59,14 @@ impl<D: BlockDevice> Pool<D> {
                 retired.reserved.committed();
                 return;
             }
-            volume.drained().await;
+            if volume.is_closed() {
+                self.end(volume).await;
+                if let Ok(region) = volume.private_region() {
+                    region.close().await;
+                }
+            } else {
+                volume.drained().await;
+            }
         }
         let snapshot = self.snapshot().await;
         for extent in &retired.extents {

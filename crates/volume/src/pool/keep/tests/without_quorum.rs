@@ -271,3 +271,94 @@ fn a_job_that_is_cancelled_after_its_keys_were_moved_gives_them_back() {
         assert_eq!(found, keys(2));
     });
 }
+
+/// Deletes v with a commit that reaches one disk of three.
+async fn delete_without_a_word(pool: &TestPool, world: &SimWorld) {
+    for disk in [1, 2] {
+        // Nothing but the header is written for a deletion.
+        world.inject(disk, on_config(Effect::Error).once());
+    }
+    assert!(pool.volume_delete("v").await.is_err(), "it is not known");
+}
+
+fn late(start: u64, length: u64) -> Fault {
+    let effect = Effect::Hang(Some(Duration::from_secs(6)));
+    let fault = Fault::new(effect).on(Operations::CHANGES);
+    fault.range(start..start + length).once()
+}
+
+/// A deletion that is found to have happened only later: nobody waits for what its clients have in flight with the pool in
+/// hand, and nobody gets its space before that has ended.
+#[test]
+fn a_deletion_that_is_found_later_holds_nobody_up() {
+    let world = SimWorld::seeded(260);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 3]).await;
+        let volume = pool
+            .volume_create(request("v", 8, 1, &["d0"]))
+            .await
+            .unwrap();
+        let free = free_of(&pool).await;
+        let place = volume.record().plexes[0].columns[0].extents[0].offset_bytes;
+        world.inject(0, late(place, 4096));
+        let writing = {
+            let volume = volume.clone();
+            spawn(async move { volume.write(0, vec![7; 4096].into()).await })
+        };
+        world.device(0).sleep(Duration::from_millis(10)).await;
+        delete_without_a_word(&pool, &world).await;
+        let began = world.time();
+        let other = pool.volume_create(request("w", 8, 1, &["d0"])).await;
+        let other = other.unwrap();
+        let took = world.time() - began;
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(pool.volume("v").is_err(), "it has happened");
+        writing.await.unwrap();
+        let (result, found) = other
+            .read(0, crate::block_device::aligned_buffer(8 << 20))
+            .await;
+        result.unwrap();
+        assert!(found.iter().all(|byte| *byte == 0), "somebody else's write");
+        world.device(0).sleep(Duration::from_secs(20)).await;
+        assert_eq!(free_of(&pool).await, free, "its space is free");
+    });
+}
+
+/// As above: keys of a deleted volume that land late do not land on those of another one.
+#[test]
+fn keys_of_a_deleted_volume_that_land_late_land_on_nobodys() {
+    let world = SimWorld::seeded(270);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 3]).await;
+        let volume = pool
+            .volume_create(request("v", 8, 1, &["d1"]))
+            .await
+            .unwrap();
+        for keys in &volume.record().keys {
+            let handles = pool.keeper.handles.load();
+            let name = handles[&keys.extent.device].name();
+            if let Some(disk) = [1, 2].into_iter().find(|disk| name == format!("d{disk}")) {
+                let at = keys.extent.offset_bytes;
+                world.inject(disk, late(at, keys.extent.length_bytes));
+            }
+        }
+        // It has no majority until then.
+        let committing = {
+            let volume = volume.clone();
+            spawn(async move { volume.private_region().unwrap().commit(&keys(1)).await })
+        };
+        world.device(0).sleep(Duration::from_millis(10)).await;
+        delete_without_a_word(&pool, &world).await;
+        let other = pool.volume_create(request("w", 8, 1, &["d1"])).await;
+        let other = other.unwrap();
+        let region = other.private_region().unwrap();
+        region.commit(&keys(5)).await.unwrap();
+        committing.await.unwrap();
+        drop(pool);
+        let (again, _) = open(&world, &[1, 2]).await;
+        let other = again.volume("w").unwrap();
+        assert_eq!(other.fault(), None);
+        let found = other.private_region().unwrap().load().await.unwrap();
+        assert_eq!(found, keys(5));
+    });
+}
