@@ -53,14 +53,22 @@ pub enum VolumeError {
         /// The reason.
         reason: String,
     },
-    /// Writes are refused because an intent of an atomic write could not be removed: replaying it later would undo
-    /// them. Reopening the pool replays it and allows writes again.
-    #[error("volume {volume}: writes are refused until the pool is reopened: {reason}")]
+    /// Writes are refused, for instance because an intent of an atomic write could not be removed: replaying it later would
+    /// undo them. It passes by itself when the devices and the configuration are well.
+    #[error("volume {volume}: writes are refused: {reason}")]
     WritesRefused {
         /// Name of the volume.
         volume: String,
         /// The reason.
         reason: String,
+    },
+    /// An atomic write that failed may still be carried out there: what is read now may change.
+    #[error("volume {volume}: an atomic write that failed at {offset_bytes} has no end yet")]
+    Undecided {
+        /// Name of the volume.
+        volume: String,
+        /// First byte of that write.
+        offset_bytes: u64,
     },
 }
 

@@ -121,7 +121,9 @@ pub(crate) fn medium_failure(error: &VolumeError, lba: u64, write: bool) -> Fail
         {
             Sense::space_allocation_failed()
         }
-        VolumeError::NotServed { .. } | VolumeError::WritesRefused { .. } => {
+        VolumeError::NotServed { .. }
+        | VolumeError::WritesRefused { .. }
+        | VolumeError::Undecided { .. } => {
             Sense::not_ready(AdditionalSense::MANUAL_INTERVENTION_REQUIRED)
         }
         _ if write => Sense::write_error(lba),

@@ -158,13 +158,13 @@ impl<D: BlockDevice> LogicalUnit<D> {
         Ok(())
     }
 
-    /// An answer that somebody is fenced must stay true over a restart, which replays intents of atomic writes: while
-    /// one could not be removed, the answer is an error.
+    /// An answer that somebody is fenced must stay true when intents of atomic writes are replayed, by a restart or by the
+    /// keeper: while one could not be removed, the answer is an error.
     fn can_fence(&self) -> Result<(), Failure> {
         let Some(reason) = self.volume.writes_refused() else {
             return Ok(());
         };
-        tracing::error!(lun = self.lun, %reason, "nobody can be fenced until the pool is opened again");
+        tracing::error!(lun = self.lun, %reason, "nobody can be fenced now");
         Err(Sense::internal_target_failure().into())
     }
 

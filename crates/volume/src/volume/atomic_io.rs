@@ -5,36 +5,19 @@
 //! write; the intents that it keeps are erased before it is attached again. The range is held from before the intent
 //! until after it is gone, so no later write can be undone by a replay.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::atomic_write::{HEADER_BYTES, Intent, LANE_BYTES, LANES};
 use super::mirror_write::{Change, push_writes};
+use super::refusal::PendingIntent;
 use super::regions::RegionTracker;
 use super::together::What;
 use super::write_table::Use;
-use super::{Layout, LayoutGuard, STUCK_INTENT, Volume};
+use super::{Layout, LayoutGuard, Volume};
 use crate::block_device::{BlockDevice, aligned_buffer};
 use crate::error::VolumeError;
 use crate::translate::Region;
-
-/// Refuses writes when it is dropped before the intent is gone: a replay would undo them.
-struct PendingIntent<'a, D: BlockDevice> {
-    volume: &'a Volume<D>,
-    done: bool,
-}
-
-impl<D: BlockDevice> Drop for PendingIntent<'_, D> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.volume
-                .refuse_writes
-                .store(Some(Arc::new(STUCK_INTENT.into())));
-        }
-    }
-}
 
 impl<D: BlockDevice> Volume<D> {
     /// On a volume with one plex.
@@ -46,21 +29,19 @@ impl<D: BlockDevice> Volume<D> {
     ) -> Result<(), VolumeError> {
         self.bounds(&layout, offset_bytes, data.len() as u64)?;
         let log = layout.log_of_only();
-        let lane = self.lanes.take().await;
+        let lane = self.lane().await?;
         let intent = Intent {
             offset_bytes,
             data: data.clone(),
         };
-        // From the first byte of the intent until it is gone, giving up (a dropped future too) leaves it behind.
-        let mut pending = PendingIntent {
-            volume: self,
-            done: false,
-        };
         let lane_offset = lane.offset_bytes();
+        // From the first byte of the intent until it is gone, giving up (a dropped future too) leaves it behind.
+        let mut pending = PendingIntent::new(self, lane, offset_bytes, data.clone());
         let record = intent.encode(self.uuid);
         let written = async {
             layout.write(log, lane_offset, record).await?;
             layout.flush(log).await?;
+            pending.durable = true;
             layout.write_only(&self.table, offset_bytes, data).await?;
             layout.flush(layout.only()).await
         }
@@ -68,7 +49,7 @@ impl<D: BlockDevice> Volume<D> {
         let zeroes = aligned_buffer(HEADER_BYTES).freeze();
         layout.write(log, lane_offset, zeroes).await?;
         layout.flush(log).await?;
-        pending.done = true;
+        pending.done();
         written
     }
 
@@ -84,28 +65,29 @@ impl<D: BlockDevice> Volume<D> {
             let Some(tracker) = layout.tracker.clone() else {
                 return self.atomic_write_only(layout, offset_bytes, data).await;
             };
-            let lane = self.lanes.take().await;
+            let lane = self.lane().await?;
             let locked = self.table.take(layout.locked(&range), Use::Write).await;
+            // The write that it waited for may be stuck.
+            let now = self.writable()?;
             if tracker.is_retired() {
                 drop((locked, lane));
-                layout = self.writable()?;
+                layout = now;
                 continue;
             }
+            drop(now);
             let _load = tracker.load();
             let intent = Intent {
                 offset_bytes,
                 data: data.clone(),
             };
-            let mut pending = PendingIntent {
-                volume: self,
-                done: false,
-            };
             let lane_offset = lane.offset_bytes();
+            let mut pending = PendingIntent::new(self, lane, offset_bytes, data.clone());
             let zeroes = aligned_buffer(HEADER_BYTES).freeze();
             let written = async {
                 let record = intent.encode(self.uuid);
                 self.put_in_lane(&layout, &tracker, lane_offset, record)
                     .await?;
+                pending.durable = true;
                 let change = Change::Data(data);
                 self.write_locked(&layout, &tracker, range, change).await?;
                 self.flushes(&layout, &tracker, u8::MAX, 0..0)
@@ -115,13 +97,13 @@ impl<D: BlockDevice> Volume<D> {
             .await;
             self.put_in_lane(&layout, &tracker, lane_offset, zeroes)
                 .await?;
-            pending.done = true;
+            pending.done();
             return written;
         }
     }
 
     /// Writes into a lane of every plex of the layout, durably.
-    async fn put_in_lane(
+    pub(super) async fn put_in_lane(
         &self,
         layout: &Layout<D>,
         tracker: &RegionTracker<D>,

@@ -6,7 +6,7 @@
 //! write had not begun in place.
 
 use bytes::{Bytes, BytesMut};
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -110,19 +110,29 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Waits for a free lane.
-    pub(crate) async fn take(&self) -> Lane<'_> {
-        loop {
-            let released = self.released.listen();
-            let free = self.free.lock().pop();
-            if let Some(number) = free {
-                return Lane {
-                    lanes: self,
-                    number,
-                };
-            }
-            released.await;
-        }
+    /// A free lane, if there is one.
+    pub(crate) fn take(&self) -> Option<Lane<'_>> {
+        let number = self.free.lock().pop()?;
+        Some(Lane {
+            lanes: self,
+            number,
+        })
+    }
+
+    /// Whoever found none listens before it looks.
+    pub(crate) fn listen(&self) -> EventListener {
+        self.released.listen()
+    }
+
+    /// Those who wait look again.
+    pub(crate) fn notify(&self) {
+        self.released.notify(usize::MAX);
+    }
+
+    /// A lane that was kept is free again.
+    pub(crate) fn release(&self, number: u64) {
+        self.free.lock().push(number);
+        self.released.notify(1);
     }
 }
 
@@ -131,12 +141,18 @@ impl Lane<'_> {
     pub(crate) fn offset_bytes(&self) -> u64 {
         self.number * LANE_BYTES
     }
+
+    /// Its number; it is not free until [`Lanes::release`].
+    pub(crate) fn keep(self) -> u64 {
+        let number = self.number;
+        std::mem::forget(self);
+        number
+    }
 }
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        self.lanes.free.lock().push(self.number);
-        self.lanes.released.notify(1);
+        self.lanes.release(self.number);
     }
 }
 

@@ -125,8 +125,7 @@ impl<D: BlockDevice> Volume<D> {
 
     /// As [`Volume::close`], without waiting: that remains to be done before anybody else gets the space.
     pub(crate) fn shut(&self) {
-        self.refuse_writes
-            .store(Some(Arc::new("the volume was deleted".into())));
+        self.refuse_as_deleted();
         drop(self.layout.swap(None));
         if let Some(tracker) = self.tracker.load_full() {
             // Those who wait for a plex see that there is no layout any more.
@@ -137,19 +136,6 @@ impl<D: BlockDevice> Volume<D> {
     /// Whether [`Volume::close`] or [`Volume::shut`] was called.
     pub(crate) fn is_closed(&self) -> bool {
         self.layout.load().is_none()
-    }
-
-    /// Refuses writes, for instance while no change of the configuration can be committed.
-    pub(crate) fn refuse_writes(&self, reason: String) {
-        self.refuse_writes.store(Some(Arc::new(reason)));
-    }
-
-    /// Takes [`Volume::refuse_writes`] back. What an intent that could not be removed refuses stays refused.
-    pub(crate) fn allow_writes(&self) {
-        self.refuse_writes.rcu(|reason| match reason {
-            Some(reason) if reason.as_str() == super::STUCK_INTENT => Some(reason.clone()),
-            _ => None,
-        });
     }
 
     // ---- what is known

@@ -13,12 +13,14 @@ mod io;
 mod layout;
 mod mirror_read;
 mod mirror_write;
+mod refusal;
 pub mod regions;
 pub mod reports;
 mod together;
 mod write_table;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
@@ -32,6 +34,7 @@ use crate::translate::Map;
 use atomic_write::Lanes;
 use layout::Generations;
 use mirror_write::Change;
+use refusal::Refusals;
 use regions::RegionTracker;
 use reports::Reports;
 use write_table::WriteTable;
@@ -46,9 +49,6 @@ pub const MAX_ATOMIC_BYTES: u64 = 128 * 1024;
 
 /// Length of a plex's log extent in bytes: the intents of atomic writes, then the region log.
 pub const PLEX_LOG_BYTES: u64 = 640 * 1024;
-
-/// Why writes are refused while an intent is left.
-const STUCK_INTENT: &str = "the intent of an atomic write could not be removed";
 
 /// Smallest region of the region log in bytes.
 pub const MIN_REGION_BYTES: u64 = 1 << 20;
@@ -98,8 +98,11 @@ pub struct Volume<D> {
     private_region: Option<PrivateRegion<D>>,
     /// Why the volume is not served.
     fault: Option<String>,
-    /// Why writes are refused: an intent that could not be removed, or the volume is deleted.
+    /// Why writes are refused, as `refusals` has it.
     refuse_writes: ArcSwapOption<String>,
+    refusals: parking_lot::Mutex<Refusals>,
+    /// Some of `refusals` are atomic writes that are stuck: reads look there.
+    is_undecided: AtomicBool,
     /// What is being read and written now. Without a tracker, only writers whose device needs whole blocks are in it.
     table: WriteTable,
     lanes: Lanes,
@@ -151,6 +154,8 @@ impl<D: BlockDevice> Volume<D> {
             private_region: None,
             fault: Some(fault),
             refuse_writes: ArcSwapOption::empty(),
+            refusals: parking_lot::Mutex::default(),
+            is_undecided: AtomicBool::new(false),
             table: WriteTable::default(),
             lanes: Lanes::default(),
             generations: Arc::default(),
@@ -160,8 +165,8 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// Why every write is refused until the pool is opened again; `None` in health. While an intent of an atomic write
-    /// could not be removed, opening may still write it in place: nobody may be told that its sender is fenced.
+    /// Why every write is refused now; `None` in health. While an intent of an atomic write could not be removed, it may
+    /// still be written in place: nobody may be told that its sender is fenced.
     pub fn writes_refused(&self) -> Option<Arc<String>> {
         self.refuse_writes.load_full()
     }
@@ -254,6 +259,11 @@ impl<D: BlockDevice> Volume<D> {
         offset_bytes: u64,
         buf: BytesMut,
     ) -> (Result<(), VolumeError>, BytesMut) {
+        if self.is_undecided.load(Ordering::Acquire)
+            && let Err(error) = self.check_decided(offset_bytes, buf.len() as u64)
+        {
+            return (Err(error), buf);
+        }
         match self.layout() {
             Ok(layout) if layout.tracker.is_none() => {
                 layout.read(layout.only(), offset_bytes, buf).await
@@ -281,8 +291,8 @@ impl<D: BlockDevice> Volume<D> {
     /// *writes and reads* only as far as the caller excludes them.
     ///
     /// # Errors
-    /// [`VolumeError`]. When the intent cannot be removed again, all later writes are refused until the pool is opened
-    /// again: replaying the intent then would undo them.
+    /// [`VolumeError`]. When the intent cannot be removed again, all later writes are refused until the keeper has done it,
+    /// or the pool is opened again: replaying the intent would undo them.
     pub async fn write_atomic(&self, offset_bytes: u64, data: Bytes) -> Result<(), VolumeError> {
         let length_bytes = data.len() as u64;
         if length_bytes > MAX_ATOMIC_BYTES {

@@ -62,7 +62,8 @@ impl<D: BlockDevice> Pool<D> {
         let Some(job) = &record.job else {
             return Ok(false);
         };
-        if job.paused || !self.is_filled(volume, &record, job) {
+        // An atomic write that is stuck is in the logs of plexes that would go.
+        if job.paused || volume.has_stuck_intents() || !self.is_filled(volume, &record, job) {
             return Ok(false);
         }
         self.move_members(volume, &record, &job.keys_fresh, &job.keys_retire)
@@ -80,7 +81,8 @@ impl<D: BlockDevice> Pool<D> {
             let known = state.volumes.get(&record.uuid);
             known.is_some_and(|known| job.fresh.iter().any(|p| known.trouble.contains_key(p)))
         };
-        if job.paused || in_trouble || !self.is_filled(volume, &now, &job) {
+        let stuck = volume.has_stuck_intents();
+        if job.paused || in_trouble || stuck || !self.is_filled(volume, &now, &job) {
             return Ok(false);
         }
         let mut after = VolumeRecord::clone(&now);

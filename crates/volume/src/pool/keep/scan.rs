@@ -19,6 +19,8 @@ const COPIES: usize = 4;
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Between two sweeps of a region log.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// Between two tries to end atomic writes that are stuck.
+const INTENTS_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at the replicas of keys and configuration.
 const REPLICAS_EVERY: Duration = Duration::from_secs(3);
 
@@ -37,6 +39,8 @@ pub(super) enum Key {
     Drain(Uuid),
     /// Clears idle regions of a volume's log.
     Sweep(Uuid),
+    /// Ends atomic writes of a volume that are stuck.
+    Intents(Uuid),
     /// Looks at the replicas of a volume's keys.
     Keys(Uuid),
     /// Looks at the copies of the configuration.
@@ -152,10 +156,44 @@ impl<D: BlockDevice> Pool<D> {
                 self.detach_troubled(&volume).await;
             });
         }
+        if volume.has_stuck_intents() {
+            self.scan_intents(tasks, &volume, now);
+        }
         if record.plexes.len() == 1 && record.job.is_none() {
             return;
         }
         self.scan_mirror(snapshot, tasks, volume, &record, now);
+    }
+
+    fn scan_intents<'a>(
+        &'a self,
+        tasks: &mut Tasks<'a, Key>,
+        volume: &Arc<Volume<D>>,
+        now: Duration,
+    ) {
+        let uuid = volume.uuid();
+        let due = {
+            let mut state = self.keeper.state.lock();
+            let known = state.volumes.entry(uuid).or_default();
+            let due = now >= known.intents_at;
+            if due {
+                known.intents_at = now.saturating_add(INTENTS_EVERY);
+            }
+            due
+        };
+        if due {
+            let volume = volume.clone();
+            tasks.start(Key::Intents(uuid), async move {
+                let name = volume.record().name.clone();
+                match volume.finish_intents().await {
+                    Ok(()) => tracing::info!(volume = name, "an atomic write has its end"),
+                    Err(error) => {
+                        tracing::debug!(volume = name, %error, "an atomic write is stuck");
+                    }
+                }
+                self.keeper.wake();
+            });
+        }
     }
 
     fn scan_mirror<'a>(

@@ -97,6 +97,8 @@ pub(in crate::pool) struct VolumeState<D> {
     /// Bytes of the resync that was told of, at its start; `None` when there is none.
     pub(in crate::pool) resync_bytes: Option<u64>,
     pub(in crate::pool) sweep_at: Duration,
+    /// When it is tried next to end atomic writes that are stuck.
+    pub(in crate::pool) intents_at: Duration,
     pub(in crate::pool) keys: Backoff,
     pub(in crate::pool) keys_at: Duration,
     /// Replicas of the keys that were told of as lost, and since when.
@@ -123,6 +125,7 @@ impl<D> Default for VolumeState<D> {
             resync_rate: None,
             resync_bytes: None,
             sweep_at: Duration::ZERO,
+            intents_at: Duration::ZERO,
             keys: Backoff::default(),
             keys_at: Duration::ZERO,
             keys_lost: BTreeMap::new(),

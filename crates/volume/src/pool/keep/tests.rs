@@ -16,6 +16,7 @@ mod devices;
 mod emptied;
 mod failing;
 mod first_log;
+mod intents;
 mod jobs;
 mod keys;
 mod without_quorum;

@@ -104,14 +104,6 @@ fn a_job_is_not_cancelled_while_a_copy_cannot_be_taken_out() {
     });
 }
 
-/// A write that is not atomic: one of these that fails leaves an intent, and the volume refuses writes until it is opened.
-async fn write(client: &Client, block: usize) -> bool {
-    if (client.model.borrow().next + 1).is_multiple_of(13) {
-        client.model.borrow_mut().order();
-    }
-    client.write(block).await
-}
-
 /// Of two disks without a witness one dies and is taken back: it is what the configuration lacks, to say that it was away.
 #[test]
 fn one_of_two_disks_is_taken_back_without_a_restart() {
@@ -126,10 +118,10 @@ fn one_of_two_disks_is_taken_back_without_a_restart() {
             let client = Client::new(&volume);
             client.fill().await;
             for block in 0..seed as usize {
-                assert!(write(&client, block).await);
+                assert!(client.write(block).await);
             }
             world.die(1);
-            assert!(!write(&client, 3).await, "refused, not silent");
+            assert!(!client.write(3).await, "refused, not silent");
             event(&world, &events, "quorum lost", |event| {
                 matches!(event, PoolEvent::ConfigQuorumLost { .. })
             })
@@ -146,7 +138,7 @@ fn one_of_two_disks_is_taken_back_without_a_restart() {
             })
             .await;
             until(&world, 60, "whole", || is_whole(&volume)).await;
-            assert!(write(&client, 1).await);
+            assert!(client.write(1).await);
             client.check_all().await;
             drop(pool);
             let (again, _) = open(&world, &[0, 1]).await;
