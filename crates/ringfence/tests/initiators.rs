@@ -130,6 +130,7 @@ fn registrations_outlive_session_and_daemon_and_protect_the_volume() {
             "target_port": 1,
             "aptpl": true,
             "holder": true,
+            "recovered": false,
         }])
     );
     let portal = daemon.portals[0].clone();
