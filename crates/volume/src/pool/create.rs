@@ -228,7 +228,8 @@ fn draft<D: BlockDevice>(
     })
 }
 
-fn twice(names: &[String]) -> String {
+/// The first name that comes twice.
+pub(super) fn twice(names: &[String]) -> String {
     let mut seen = BTreeSet::new();
     names
         .iter()

@@ -213,7 +213,9 @@ pub enum PoolError {
     },
     /// Fewer devices than the layout needs.
     #[error(
-        "{what} needs {needed} devices that are online and free of other copies of the volume, and there are {available}; add devices or name others"
+        "{what} needs {needed} device{} online and free of other copies of the volume, and there {}; add devices or name others",
+        if *.needed == 1 { "" } else { "s" },
+        match .available { 0 => "is none".to_owned(), 1 => "is 1".to_owned(), more => format!("are {more}") }
     )]
     TooFewDevices {
         /// What for.

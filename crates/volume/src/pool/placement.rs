@@ -310,6 +310,13 @@ impl Placing<'_> {
         check_layout(request.layout)?;
         let candidates = self.candidates(request.on, request.avoid);
         let (layout, placed) = match request.layout {
+            LayoutRequest::Linear if candidates.is_empty() => {
+                return Err(PoolError::TooFewDevices {
+                    what: "a copy of the volume".into(),
+                    needed: 1,
+                    available: 0,
+                });
+            }
             LayoutRequest::Linear => {
                 let placed = self.linear(request.size_bytes, &candidates)?;
                 (PlexLayout::Linear, placed)

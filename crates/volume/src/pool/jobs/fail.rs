@@ -126,7 +126,7 @@ impl<D: BlockDevice> Pool<D> {
         let losses = self.losses_without(device).await;
         let reason = match losses.as_slice() {
             [] => REASON.to_owned(),
-            losses => format!("{REASON}, although {}", text_of_losses(losses)),
+            _ => format!("{REASON}, with --force"),
         };
         let quorum = |loss: &Loss| matches!(loss, Loss::Configuration { .. });
         let kept: Vec<String> = losses

@@ -11,6 +11,7 @@ use crate::config::{
     Config, DeviceRole, Extent, Job, JobKind, KeysReplica, Plex, PlexLayout, VolumeRecord,
 };
 use crate::fresh_uuid::fresh_uuid;
+use crate::pool::create::twice;
 use crate::pool::keep::{Decision, Retired, region_count, stale_in};
 use crate::pool::placement::{Placing, PlexRequest, keys_goal};
 use crate::pool::{Inner, LayoutRequest, Pool, PoolError};
@@ -148,6 +149,10 @@ impl<D: BlockDevice> Pool<D> {
                     keys_beside(inner, record, &to)?
                 } else {
                     let named = inner.named(&request.keys_to, None)?;
+                    if named.len() < request.keys_to.len() {
+                        let name = twice(&request.keys_to);
+                        return Err(PoolError::KeysTwice { name });
+                    }
                     job.keys_placement = named.clone();
                     named
                 };
@@ -202,16 +207,19 @@ impl<D: BlockDevice> Pool<D> {
             }
             .into());
         }
-        self.check_dispensable(&found, &record, &[plex.uuid], "that plex")?;
         if record.plexes.iter().filter(|p| p.is_attached()).count() == 1 && plex.is_attached() {
             return Err(JobError::LastCopy {
                 volume: volume.into(),
                 what: "that plex".into(),
                 ranges: "everything".into(),
-                advice: "add another mirror first",
+                advice: match record.plexes.len() {
+                    1 => "add another mirror first, or delete the volume",
+                    _ => "bring the other copies back first",
+                },
             }
             .into());
         }
+        self.check_dispensable(&found, &record, &[plex.uuid], "that plex")?;
         let mut after = VolumeRecord::clone(&record);
         after.plexes.retain(|p| p.uuid != plex.uuid);
         let extents = freed(&record, &after);
@@ -288,12 +296,15 @@ fn first(infos: Vec<JobInfo>, volume: &str) -> Result<JobInfo, PoolError> {
     })
 }
 
-/// Devices for the keys of a volume that goes to `to`: those, witnesses, then others that the data is not on now.
+/// Devices for the keys of a volume that goes to `to`: those, witnesses, others that the data is not on now, and where there
+/// are too few of these, those that it leaves: fewer copies than there could be would only be made again.
 fn keys_beside<D: BlockDevice>(
     inner: &Inner<D>,
     record: &VolumeRecord,
     to: &[Uuid],
 ) -> Result<Vec<Uuid>, PoolError> {
+    // Where a copy is one stays, if nothing speaks against it.
+    let has = |device: &Uuid| record.keys.iter().any(|keys| keys.extent.device == *device);
     let config: &Config = inner.config()?;
     let leaving = devices_of(&record.plexes);
     let rank = |device: &Uuid| {
@@ -305,13 +316,14 @@ fn keys_beside<D: BlockDevice>(
             .is_some_and(|record| record.role == DeviceRole::Witness)
         {
             1
+        } else if leaving.contains(device) {
+            3
         } else {
             2
         }
     };
     let mut devices = inner.keys_devices_and(&[], to, to)?;
-    devices.retain(|device| to.contains(device) || !leaving.contains(device));
-    devices.sort_by_key(rank);
+    devices.sort_by_key(|device| (rank(device), !has(device)));
     Ok(devices)
 }
 

@@ -56,6 +56,20 @@ impl<D: BlockDevice> Pool<D> {
         let Some(clock) = snapshot.devices.values().next().cloned() else {
             return;
         };
+        // A change of the replicas that was cut off, or a commit whose user does not come again: nothing can be changed there
+        // until it is read again, and nobody else may do so for a long time.
+        if region.is_unsettled() == Some(true) {
+            let settled = region.recover().await;
+            let mut state = self.keeper.state.lock();
+            let known = state.volumes.entry(volume.uuid()).or_default();
+            if let Err(error) = settled {
+                let name = &volume.record().name;
+                tracing::debug!(volume = name, %error, "the keys cannot be read again yet");
+                known.keys.failed(clock.now());
+                return;
+            }
+            known.finish.worked();
+        }
         let busy = async {
             clock.sleep(BUSY).await;
             None

@@ -58,7 +58,7 @@ fn a_device_with_the_majority_of_keys_is_failed_only_when_that_is_meant() {
 
         assert_eq!(pool.device_fail_forced("d4").await.unwrap(), lost);
         let info = pool.device("d4").await.unwrap();
-        assert!(!info.online && info.failed.unwrap().contains("volume one"));
+        assert!(!info.online && info.failed.unwrap().contains("--force"));
         // The data is served; a change of the keys is refused, and never answered as done.
         client.check_all().await;
         assert!(client.write(3).await);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::page_store::ReplicaHealth;
+use crate::pool::jobs::Migrate;
 
 /// A device that nobody uses may be dead without anybody knowing.
 #[test]
@@ -33,6 +34,74 @@ fn keys_go_to_a_device_that_works_when_another_one_turns_out_not_to() {
             assert!(after.contains(&without[1 - unused]), "{after:?}");
         });
     }
+}
+
+/// A volume that moves keeps as many copies of its keys as it had, at every moment.
+#[test]
+fn a_migration_leaves_no_fewer_copies_of_the_keys() {
+    for named in [&[][..], &["d0", "d1", "d2"]] {
+        let world = SimWorld::seeded(243);
+        world.run(async {
+            let (pool, _) = pool(&world, &[64; 4]).await;
+            pool.device_remove("d3").await.unwrap();
+            let request = CreateVolume {
+                keys_on: names(named),
+                ..request("v", 4, 1, &["d0"])
+            };
+            let volume = pool.volume_create(request).await.unwrap();
+            let region = volume.private_region().unwrap();
+            region.commit(&keys(1)).await.unwrap();
+            let to = Migrate {
+                to: names(&["d1"]),
+                ..Migrate::default()
+            };
+            pool.volume_migrate("v", to).await.unwrap();
+            while volume.record().job.is_some() {
+                let health = region.health_now().await.unwrap();
+                assert!(health.len() >= 3, "{health:?}");
+                world.device(0).sleep(Duration::from_millis(1)).await;
+            }
+            let health = region.health_now().await.unwrap();
+            let whole = |info: &crate::page_store::ReplicaInfo| {
+                info.device.is_some() && info.health == ReplicaHealth::Current
+            };
+            assert!(health.len() == 3 && health.iter().all(whole), "{health:?}");
+            assert_eq!(region.load().await.unwrap(), keys(1));
+        });
+    }
+}
+
+/// The only copy of the keys is on a device that is out of use when it is evacuated: the job goes on when that is back, without a
+/// command of an initiator.
+#[test]
+fn a_change_of_the_keys_that_was_cut_off_goes_on() {
+    let world = SimWorld::seeded(244);
+    world.run(async {
+        let (pool, _) = pool(&world, &[64; 4]).await;
+        let request = CreateVolume {
+            keys_on: names(&["d3"]),
+            ..request("v", 4, 1, &["d0"])
+        };
+        let volume = pool.volume_create(request).await.unwrap();
+        let region = volume.private_region().unwrap();
+        let before = region.load().await.unwrap();
+        pool.device_fail_forced("d3").await.unwrap();
+        pool.device_evacuate("d3", None).await.unwrap();
+        until(&world, 60, "a change that was cut off", || {
+            region.is_unsettled() == Some(true)
+        })
+        .await;
+        world.device(0).sleep(Duration::from_secs(30)).await;
+        assert!(volume.record().job.is_some());
+        pool.device_online("d3", source(&world, 3)).await.unwrap();
+        until(&world, 60, "the end of the job", || {
+            volume.record().job.is_none()
+        })
+        .await;
+        assert_eq!(region.load().await.unwrap(), before);
+        let on_d3 = region.health_now().await.unwrap();
+        assert!(on_d3.iter().all(|info| info.device_name != "d3"));
+    });
 }
 
 /// Four replicas where three are wanted, as a job may leave them, and one is lost: the loss of another must not stop it.
