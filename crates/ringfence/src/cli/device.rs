@@ -176,21 +176,23 @@ pub fn run(context: &Context, command: DeviceCommand) -> Result<(), Failure> {
             })
         }
         DeviceCommand::Evacuate(EvacuateArgs { name, start }) => {
+            let nothing = format!("nothing is on device {name}, and nothing new is put on it");
             let request = Request::DeviceEvacuate {
                 name,
                 rate_bytes_per_second: start.rate,
             };
             let jobs = context.ask_for(request, pick!(Answer::Jobs))?;
-            job::started(context, &jobs, start.detach)
+            job::started_or(context, &jobs, start.detach, &nothing)
         }
         DeviceCommand::Replace(ReplaceArgs { old, new, start }) => {
+            let nothing = format!("nothing is on device {old}; it leaves the pool");
             let request = Request::DeviceReplace {
                 old,
                 new,
                 rate_bytes_per_second: start.rate,
             };
             let jobs = context.ask_for(request, pick!(Answer::Jobs))?;
-            job::started(context, &jobs, start.detach)
+            job::started_or(context, &jobs, start.detach, &nothing)
         }
         DeviceCommand::Fail(FailArgs { name, force }) => {
             let request = Request::DeviceFail { name, force };

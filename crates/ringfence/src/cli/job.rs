@@ -144,6 +144,21 @@ pub fn steer(
 
 /// Goes on after a command has started `jobs`: waits for them, or with `detach` says what was begun.
 pub fn started(context: &Context, jobs: &[Job], detach: bool) -> Result<(), Failure> {
+    started_or(context, jobs, detach, "nothing to do")
+}
+
+/// The same, with what is said where there was nothing to do.
+pub fn started_or(
+    context: &Context,
+    jobs: &[Job],
+    detach: bool,
+    nothing: &str,
+) -> Result<(), Failure> {
+    if jobs.is_empty() {
+        return context
+            .output
+            .show(&json!({ "jobs": [] }), |_| nothing.to_owned());
+    }
     if !detach {
         return wait(context, jobs);
     }
@@ -157,10 +172,7 @@ pub fn started(context: &Context, jobs: &[Job], detach: bool) -> Result<(), Fail
                 )
             })
             .collect();
-        match lines.as_slice() {
-            [] => "nothing to do".to_owned(),
-            lines => lines.join("\n"),
-        }
+        lines.join("\n")
     })
 }
 

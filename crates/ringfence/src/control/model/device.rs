@@ -38,6 +38,13 @@ pub struct Device {
     pub errors: DeviceErrors,
 }
 
+impl Device {
+    /// Nothing is wrong with it, whether or not something new may be put on it.
+    pub fn is_well(&self) -> bool {
+        matches!(self.state.as_str(), "online" | "evacuating" | "evacuated")
+    }
+}
+
 /// Operations of a device that failed or hung, since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceErrors {

@@ -49,13 +49,27 @@ pub(super) struct View {
     jobs: BTreeMap<String, Job>,
     /// By volume.
     plexes: BTreeMap<String, Vec<PlexInfo>>,
-    /// Volumes whose keys have a copy that is not current.
+    /// Volumes whose keys have a copy that is not current, or on a device that is out of use.
     keys_behind: BTreeSet<String>,
+    /// Why devices are out of use, by name.
+    away: BTreeMap<String, String>,
 }
 
 impl Operations {
     /// The view for these volumes.
     pub(super) fn view(&self, volumes: &[Arc<PoolVolume<FileDevice>>]) -> Result<View, Failure> {
+        let mut away = BTreeMap::new();
+        let mut unusable = BTreeSet::new();
+        for info in self.device_infos()? {
+            let why = match &info.failed {
+                Some(reason) => format!("device {} failed: {reason}", info.name),
+                None if !info.present => format!("device {} is missing", info.name),
+                None if !info.online => format!("device {} failed", info.name),
+                None => continue,
+            };
+            unusable.insert(info.uuid);
+            away.insert(info.name, why);
+        }
         let (pool, volumes) = (Arc::clone(&self.pool), volumes.to_vec());
         let (plexes, keys_behind) = self.run(move || async move {
             let (mut plexes, mut keys_behind) = (BTreeMap::new(), BTreeSet::new());
@@ -64,7 +78,8 @@ impl Operations {
                 if let Ok(region) = volume.private_region() {
                     let copies = region.health().await;
                     let good = |copy: &ReplicaInfo| {
-                        copy.device.is_some() && copy.health == ReplicaHealth::Current
+                        let there = copy.device.is_some_and(|at| !unusable.contains(&at));
+                        there && copy.health == ReplicaHealth::Current
                     };
                     if !copies.iter().all(good) {
                         keys_behind.insert(name.clone());
@@ -87,6 +102,7 @@ impl Operations {
                 .collect(),
             plexes,
             keys_behind,
+            away,
         })
     }
 
@@ -97,7 +113,10 @@ impl Operations {
             unit.failure()
         });
         let plexes = view.plexes.get(&record.name).into_iter().flatten();
-        let plexes: Vec<Plex> = plexes.cloned().map(describe_plex).collect();
+        let plexes: Vec<Plex> = plexes
+            .cloned()
+            .map(|plex| describe_plex(plex, &view.away))
+            .collect();
         let settled = || plexes.iter().filter(|plex| plex.state != "filling");
         // The first plex that is whole tells the layout; all of them have the same.
         let main = settled().next().or(plexes.first());
@@ -117,7 +136,7 @@ impl Operations {
             .to_owned(),
             health: if reason.is_some() {
                 "not-served"
-            } else if settled().any(|plex| plex.state == "detached")
+            } else if settled().any(|plex| plex.state == "detached" || plex.reason.is_some())
                 || view.keys_behind.contains(&record.name)
             {
                 "degraded"
@@ -168,11 +187,13 @@ fn once(names: impl Iterator<Item = String>) -> Vec<String> {
     seen
 }
 
-fn describe_plex(plex: PlexInfo) -> Plex {
+fn describe_plex(plex: PlexInfo, away: &BTreeMap<String, String>) -> Plex {
+    // The last copy stays attached whatever becomes of its devices.
+    let why = || plex.devices.iter().find_map(|device| away.get(device));
     let (state, reason) = match plex.state {
         PlexState::Detached { reason } => ("detached", Some(reason)),
-        PlexState::Attached if plex.fresh => ("filling", None),
-        PlexState::Attached => ("attached", None),
+        PlexState::Attached if plex.fresh => ("filling", why().cloned()),
+        PlexState::Attached => ("attached", why().cloned()),
     };
     let (layout, stripe_unit_bytes) = match plex.layout {
         PlexLayout::Linear => ("linear", None),

@@ -24,7 +24,7 @@ use crate::names::object_name;
 /// Why nothing is put on a device that is well.
 const EMPTYING: &str = "jobs move everything away from it; nothing new is put on it";
 const EMPTIED: &str =
-    "it was evacuated; nothing is put on it until it is taken out, named, or brought online";
+    "it is empty; nothing new is put on it until 'ringfence device online', or until it is named";
 
 /// How a device joins the pool.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use super::{Operations, explain, lock};
 use crate::control::model::{Job, Volume};
 use crate::control::protocol::{LayoutName, Shape};
 use crate::events::{Operator, What};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::names::object_name;
 
 /// What `shape` says of the layout; `None` when it says nothing.
@@ -79,8 +79,12 @@ impl Operations {
         let (pool, owned) = (Arc::clone(&self.pool), name.to_owned());
         let begun =
             self.run(move || async move { pool.volume_add_mirror(&owned, &on, rate).await })?;
+        let no_room = matches!(
+            begun,
+            Err(PoolError::NoSpace { .. } | PoolError::TooFewDevices { .. })
+        );
         self.begun(begun.map(|job| vec![job])).map_err(|failure| {
-            if confined && failure.kind == FailureKind::Refused {
+            if confined && no_room {
                 failure.advise(
                     "the volume keeps to the devices that it was made on or moved to; name others with --on",
                 )

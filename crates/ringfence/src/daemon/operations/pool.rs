@@ -36,7 +36,7 @@ impl Operations {
         let (devices, volumes) = (self.device_list()?, self.volume_list()?);
         let bad: Vec<String> = devices
             .iter()
-            .filter(|device| device.state != "online")
+            .filter(|device| !device.is_well())
             .map(|device| device.name.clone())
             .collect();
         let with = |health: &str| -> Vec<String> {
