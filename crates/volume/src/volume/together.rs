@@ -44,7 +44,8 @@ use super::{Layout, Volume};
 use crate::block_device::BlockDevice;
 use crate::error::VolumeError;
 
-/// How long one plex may lag behind another one, and how long an operation of the keeper may take.
+/// How long one plex may lag behind another one, and how long an operation of the keeper may take. Of a write nobody looks for up to two
+/// seconds which plex has it, so that a lag is noticed that much later ([`Together::is_quiet`]).
 pub(crate) const HANG_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is done on the plexes.
