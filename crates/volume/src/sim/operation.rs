@@ -170,12 +170,12 @@ impl Inner {
             Task::Flush => 10 * USUAL_MICROSECONDS,
         } * u64::from(self.disks[disk].slowness);
         let mut latency = self.random.within(usual / 10..usual * 2);
-        if self.random.one_in(50) {
-            latency *= 20;
-        }
+        // Not both: a write that takes seconds is a hang.
         let stragglers = self.disks[disk].stragglers;
         if matches!(task, Task::Change(_)) && stragglers > 0 && self.random.one_in(stragglers) {
             latency *= STRAGGLER_TIMES;
+        } else if self.random.one_in(50) {
+            latency *= 20;
         }
         let lands_after = self.random.below(latency + 1);
         self.timer(
