@@ -22,7 +22,7 @@ const TYPE: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
 const SURVIVOR: (&str, u64) = ("iqn.2026-11.dev.ringfence:survivor", 0xa1);
 const VICTIM: (&str, u64) = ("iqn.2026-11.dev.ringfence:victim", 0xb2);
 const DEVICES: [&str; 3] = ["d1", "d2", "d3"];
-const SECONDS_FOR_A_THOUSAND: f64 = 1.0;
+const MILLISECONDS_FOR_A_THOUSAND: f64 = 1000.0;
 const TIMES_FASTER: f64 = 0.1;
 
 /// Arguments of the one command of the loop, as fence_scsi runs sg_persist.
@@ -71,7 +71,7 @@ pub fn measure(folder: &Path, binary: &Path, numbers: &[u16], rounds: u32) -> Re
         )?;
         let (processes, kept) = tgt(&folder.join(format!("tgt-{number}")), number, rounds)?;
         let bar = match number {
-            1000 => Bar::AtMost(SECONDS_FOR_A_THOUSAND),
+            1000 => Bar::AtMost(MILLISECONDS_FOR_A_THOUSAND),
             _ => Bar::None,
         };
         let row = |measure: String, theirs: &Vec<f64>, bar| Row {
@@ -82,19 +82,19 @@ pub fn measure(folder: &Path, binary: &Path, numbers: &[u16], rounds: u32) -> Re
             bar,
         };
         rows.push(row(
-            format!("fence, {number} volumes, s; loop: a process a volume"),
+            format!("fence, {number} volumes, ms; loop: a process a volume"),
             &processes,
             bar,
         ));
         if number == 1000 {
             rows.push(row(
-                "… and how many times faster".to_owned(),
+                "… as a part of that of the loop".to_owned(),
                 &processes,
                 Bar::RatioAtMost(TIMES_FASTER),
             ));
         }
         rows.push(row(
-            format!("fence, {number} volumes, s; loop: one session that is kept"),
+            format!("fence, {number} volumes, ms; loop: one session that is kept"),
             &kept,
             Bar::None,
         ));
@@ -178,13 +178,13 @@ fn ringfence(folder: &Path, binary: &Path, number: u16, rounds: u32) -> Result<V
         )?;
     }
     let mut pair = Pair::new(daemon.portals()[0], daemon.name(), luns)?;
-    let mut seconds = Vec::new();
+    let mut fences = Vec::new();
     for _ in 0..rounds {
         pair.register_victim()?;
         settle();
         let begun = Instant::now();
         let done = daemon.cli_json(&["fence", "d", "victim"])?;
-        seconds.push(begun.elapsed().as_secs_f64());
+        fences.push(milliseconds(begun));
         ensure!(
             done["proven"] == "reservation" && done["not_served"] == json!([]),
             "{done}"
@@ -193,7 +193,11 @@ fn ringfence(folder: &Path, binary: &Path, number: u16, rounds: u32) -> Result<V
         daemon.cli_ok(&["unfence", "d", "victim"])?;
     }
     daemon.terminate()?;
-    Ok(seconds)
+    Ok(fences)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
 }
 
 /// Lets what was written before go to the disk: it is not what is measured.
@@ -202,7 +206,7 @@ fn settle() {
     std::thread::sleep(Duration::from_millis(200));
 }
 
-/// Seconds of the loop with a process a volume, and of the loop over a session that is kept.
+/// Milliseconds of the loop with a process a volume, and of the loop over a session that is kept.
 fn tgt(folder: &Path, number: u16, rounds: u32) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut tgt = Tgt::new(folder, loopback_portals(1)?)?.with_io_threads(1);
     tgt.start()?;
@@ -225,7 +229,7 @@ fn tgt(folder: &Path, number: u16, rounds: u32) -> Result<(Vec<f64>, Vec<f64>)> 
             once.arg(lun.number().to_string());
             run(&mut once)?;
         }
-        processes.push(begun.elapsed().as_secs_f64());
+        processes.push(milliseconds(begun));
         pair.check_gone()?;
         pair.register_victim()?;
         settle();
@@ -233,7 +237,7 @@ fn tgt(folder: &Path, number: u16, rounds: u32) -> Result<(Vec<f64>, Vec<f64>)> 
         for lun in &luns {
             pair.survivor.preempt(*lun, SURVIVOR.1, VICTIM.1, TYPE)?;
         }
-        kept.push(begun.elapsed().as_secs_f64());
+        kept.push(milliseconds(begun));
         pair.check_gone()?;
     }
     tgt.kill()?;
