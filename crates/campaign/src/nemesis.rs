@@ -94,6 +94,18 @@ async fn begin(life: &Life) {
     let Some(disk) = life.owners.lock().disk_of(info.uuid) else {
         return;
     };
+    // A job that is about to begin may leave fewer copies of keys than there are, and where the last of them go is not known.
+    let moves_keys = ["evacuate", "migrate", "replace"];
+    let moving = life
+        .active
+        .borrow()
+        .values()
+        .any(|(kind, ..)| moves_keys.contains(kind));
+    let held = |volume: &Volume<SimDevice>| {
+        let record = volume.record();
+        let mut keys = record.keys.iter();
+        keys.any(|keys| keys.extent.device == info.uuid)
+    };
     // Without a majority of the configuration no plex can be detached.
     let quorum = devices.len() >= 3;
     let tolerant: BTreeSet<u32> = life
@@ -102,7 +114,8 @@ async fn begin(life: &Life) {
         .iter()
         .filter(|volume| {
             let members = members.get(&volume.uuid()).copied().unwrap_or(0);
-            quorum && does_without(volume, members, info.uuid)
+            let surely = !(moving && held(volume));
+            quorum && surely && does_without(volume, members, info.uuid)
         })
         .filter_map(|volume| crate::owners::number_of(&volume.record().name))
         .collect();
